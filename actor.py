@@ -1,0 +1,305 @@
+"""The actor: what happens between a simulator's step and the learner's batch.
+
+Threads, and what each owns:
+
+    master      the PULL socket, the unroll builders, the pool, the episode scores; blocks when the queue is full
+    predictors  P per inference device; each its random generator, and a builder's newest step while it is theirs
+    sender      the ROUTER socket
+
+The master hands a block of states to the predictors, they hand its actions to the sender. Because the master blocks
+when the learner is behind, simulators then wait and what is in flight stays fresh.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from typing import NamedTuple
+
+from config import Config
+from model import make_policy
+from simulator import RUNNING, SimulatorMaster, StepBlock
+from unroll import Batch, BatchPool, UnrollBuilder
+
+import numpy as np
+from tensorpack import Callback, DataFlow, tfv1
+from tensorpack.train import StopTraining
+
+_POLL_S = 0.5
+_ONLINE_EPISODES = 100
+
+
+class _Request(NamedTuple):
+    index: int
+    life: int
+    builder: UnrollBuilder
+    states: np.ndarray
+
+
+class _Actions(NamedTuple):
+    index: int
+    life: int
+    actions: np.ndarray
+
+
+def sample_actions(policy: np.ndarray, uniform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Draw actions from a policy by inverting its cumulative distribution.
+
+    Args:
+        policy: probabilities, float32 ``[B, A]``.
+        uniform: random numbers in [0, 1), ``[B]``.
+
+    Returns:
+        Actions, int64 ``[B]``, and their probabilities, float32 ``[B]``.
+    """
+    cumulative = policy.cumsum(axis=1)
+    actions = (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(axis=1)
+    actions = np.minimum(actions, policy.shape[1] - 1)
+    return actions, np.take_along_axis(policy, actions[:, None], axis=1)[:, 0]
+
+
+class ActorMaster(Callback):
+    """Acts with the newest policy, collects unrolls, and feeds the trainer through ``dataflow()``.
+
+    As a callback it lives on the trainer's thread, counts the learner's updates and publishes the counters.
+    """
+
+    def __init__(self, config: Config, master: SimulatorMaster, inference_devices: list[int], updates_per_step: int):
+        """
+        Args:
+            config: the resolved configuration.
+            master: the simulators; the actor's threads own it from ``before_train`` on and close it after training.
+            inference_devices: tensorpack's device numbers, -1 for the CPU.
+            updates_per_step: learner updates in one step of the trainer: the number of training towers.
+        """
+        self._config = config
+        self._master = master
+        self._devices = inference_devices
+        self._updates_per_step = updates_per_step
+        sizes = master.envs_per_simulator
+        self._builders = [UnrollBuilder(envs, config.local_time_max) for envs in sizes]
+        self._scores = [np.zeros(envs) for envs in sizes]
+        seeds = np.random.SeedSequence(config.seed).spawn(1 + len(inference_devices) * config.predictor_thread_per_gpu)
+        self._rngs = [np.random.default_rng(seed) for seed in seeds]
+        self._pool = BatchPool(
+            batch_size=config.batch_size,
+            pool_states=config.pool_states,
+            sample_reuse=config.sample_reuse,
+            gamma=config.gamma,
+            gae_lambda=config.gae_lambda,
+            normalize_advantages=config.normalize_advantages,
+            rng=self._rngs.pop(),
+        )
+        self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[_Actions] = queue.SimpleQueue()
+        self._batches: queue.Queue[Batch] = queue.Queue(config.queue_size)
+        self._threads: list[threading.Thread] = []
+        self._stop = threading.Event()
+        self._failure: BaseException | None = None
+        # Counters: each is written by one thread and read by any.
+        self.updates = 0
+        self.steps = 0
+        self.emulator_frames = 0
+        self.online_scores: deque[float] = deque(maxlen=_ONLINE_EPISODES)
+        self.episodes = 0
+        self.simulator_wait_s = 0.0  # the master waits for steps
+        self.queue_wait_s = 0.0  # the master waits for the learner
+        self.predictor_wait_s = [0.0] * len(self._rngs)
+        self.learner_wait_s = 0.0
+        self._lag_sum, self._lag_count, self._lag_max = 0, 0, 0
+
+    # The learner's side, on the trainer's thread.
+
+    def dataflow(self) -> DataFlow:
+        """The batches, as the model's inputs; iterated by the trainer's thread, or by tensorpack's enqueue thread."""
+        return _BatchFlow(self)
+
+    def take_batch(self) -> Batch:
+        """Wait for a batch. Raises StopTraining when training stops, RuntimeError when an actor's thread failed."""
+        start = time.perf_counter()
+        while True:
+            self.raise_failure()
+            if self._stop.is_set():
+                raise StopTraining("the actor has stopped")
+            try:
+                batch = self._batches.get(timeout=_POLL_S)
+            except queue.Empty:
+                continue
+            self.learner_wait_s += time.perf_counter() - start
+            return batch
+
+    def raise_failure(self) -> None:
+        """Raise what stopped a thread of the actor, if anything did."""
+        if self._failure is not None:
+            raise RuntimeError("a thread of the actor failed") from self._failure
+
+    def _setup_graph(self):
+        self._policy_versions = [tower.get_tensor("policy_version") for tower in self.trainer.towers.training()]
+        self._predictors = [self.trainer.get_predictor(["state"], ["policy", "value"], d) for d in self._devices]
+        with tfv1.variable_scope("progress"):
+            self._progress = [
+                tfv1.get_variable(name, [], tfv1.int64, tfv1.zeros_initializer(), trainable=False)
+                for name in ("steps", "emulator_frames")
+            ]
+
+    def _before_train(self):
+        self.steps, self.emulator_frames = (int(value) for value in self.trainer.sess.run(self._progress))
+        self.updates = self.global_step * self._updates_per_step
+        targets = [("master", self._run_master, ()), ("sender", self._run_sender, ())]
+        rngs = iter(self._rngs)
+        for predictor in self._predictors:
+            policy = make_policy(self.trainer.sess, predictor.input_tensors[0], predictor.output_tensors)
+            for _ in range(self._config.predictor_thread_per_gpu):
+                slot = len(targets) - 2
+                targets.append((f"predictor-{slot}", self._run_predictor, (policy, next(rngs), slot)))
+        for name, target, args in targets:
+            thread = threading.Thread(target=self._guard, args=(target, *args), name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _before_epoch(self):
+        self._epoch_start = (time.perf_counter(), self.steps, self.emulator_frames, self._waits())
+        self._lag_sum, self._lag_count, self._lag_max = 0, 0, 0
+
+    def _before_run(self, _):
+        return tfv1.train.SessionRunArgs(self._policy_versions)
+
+    def _after_run(self, _, run_values):
+        for versions in run_values.results:
+            lags = self.updates - versions
+            self._lag_sum += int(lags.sum())
+            self._lag_count += len(lags)
+            self._lag_max = max(self._lag_max, int(lags.max()))
+        self.updates += self._updates_per_step
+
+    def _waits(self) -> np.ndarray:
+        predictors = sum(self.predictor_wait_s) / len(self.predictor_wait_s)
+        return np.array([self.simulator_wait_s, self.queue_wait_s, predictors, self.learner_wait_s])
+
+    def _after_epoch(self):
+        start, steps, frames, waits = self._epoch_start
+        seconds = time.perf_counter() - start
+        scalars = {
+            "states_per_s": (self.steps - steps) / seconds,
+            "frames_per_s": (self.emulator_frames - frames) / seconds,
+            "policy_lag_mean": self._lag_sum / max(1, self._lag_count),
+            "policy_lag_max": self._lag_max,
+            "steps": self.steps,
+            "emulator_frames": self.emulator_frames,
+            "updates": self.updates,
+            "episodes": self.episodes,
+            "simulator_restarts": self._master.restarts,
+            "malformed_messages": self._master.malformed_messages,
+        }
+        if self.online_scores:
+            scalars["online_score"] = float(np.mean(self.online_scores))
+        names = ("wait/master_for_simulators", "wait/master_for_queue", "wait/predictors", "wait/learner")
+        scalars |= dict(zip(names, (self._waits() - waits) / seconds, strict=True))
+        for name, value in scalars.items():
+            self.trainer.monitors.put_scalar(name, value)
+        for variable, value in zip(self._progress, (self.steps, self.emulator_frames), strict=True):
+            variable.load(value, self.trainer.sess)
+
+    def _after_train(self):
+        self.close()
+
+    def close(self) -> None:
+        """Stop the threads and the simulators. A second call does nothing."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(10 * _POLL_S)
+        if not any(thread.is_alive() for thread in self._threads):
+            self._master.close()
+
+    # The actor's threads.
+
+    def _guard(self, target, *args) -> None:
+        try:
+            target(*args)
+        except BaseException as error:  # of whatever kind: it must reach the trainer
+            self._failure = error
+
+    def _run_master(self) -> None:
+        while not self._stop.is_set():
+            start = time.perf_counter()
+            block = self._master.receive(_POLL_S)
+            self.simulator_wait_s += time.perf_counter() - start
+            if block is not None:
+                self._on_step(block)
+
+    def _on_step(self, block: StepBlock) -> None:
+        builder, scores = self._builders[block.index], self._scores[block.index]
+        self.emulator_frames += block.emulator_frames
+        if block.sequence == 0:
+            scores[:] = 0
+            states = builder.start(block.frames)
+        else:
+            self.steps += len(scores)
+            scores += block.rewards
+            for env in np.flatnonzero(block.ends != RUNNING):
+                self.online_scores.append(float(scores[env]))
+                self.episodes += 1
+                scores[env] = 0
+            unroll = builder.record(block.rewards, block.ends)
+            if unroll is not None:
+                for batch in self._pool.add(unroll):
+                    self._put(batch)
+            states = builder.push(block.frames)
+        self._requests.put(_Request(block.index, block.life, builder, states))
+
+    def _put(self, batch: Batch) -> None:
+        start = time.perf_counter()
+        while not self._stop.is_set():
+            try:
+                self._batches.put(batch, timeout=_POLL_S)
+                break
+            except queue.Full:
+                continue
+        self.queue_wait_s += time.perf_counter() - start
+
+    def _run_predictor(self, policy, rng: np.random.Generator, slot: int) -> None:
+        while not self._stop.is_set():
+            start = time.perf_counter()
+            requests = self._take_requests()
+            self.predictor_wait_s[slot] += time.perf_counter() - start
+            if not requests:
+                continue
+            version = self.updates
+            blocks = [request.states for request in requests]
+            probabilities, values = policy(blocks[0] if len(blocks) == 1 else np.concatenate(blocks))
+            actions, mus = sample_actions(probabilities, rng.random(len(values)))
+            at = 0
+            for request in requests:
+                part = slice(at, at + len(request.states))
+                request.builder.decide(actions[part], mus[part], values[part], version)
+                self._answers.put(_Actions(request.index, request.life, actions[part].astype(np.int8)))
+                at = part.stop
+
+    def _take_requests(self) -> list[_Request]:
+        requests, states = [], 0
+        try:
+            while states < self._config.predict_batch_size:
+                requests.append(self._requests.get(block=not requests, timeout=_POLL_S))
+                states += len(requests[-1].states)
+        except queue.Empty:
+            pass
+        return requests
+
+    def _run_sender(self) -> None:
+        while not self._stop.is_set():
+            try:
+                answer = self._answers.get(timeout=_POLL_S)
+            except queue.Empty:
+                continue
+            self._master.send(*answer)
+
+
+class _BatchFlow(DataFlow):
+    def __init__(self, actor: ActorMaster):
+        self._actor = actor
+
+    def __iter__(self):
+        while True:
+            yield list(self._actor.take_batch())

@@ -1,0 +1,186 @@
+"""The game: Atari environments under the suite's protocol.
+
+``make_player`` builds one environment whose observation is the newest 84x84 RGB frame;
+``stack_frames`` turns such frames into the network's state, the last four frames. The two are apart
+because only the newest frame crosses from a simulator to the learner.
+
+The protocol of the ``-v0`` ids: every action is repeated 2, 3 or 4 emulator frames at random, the emulator
+keeps the previous action with probability 0.25 (Machado et al. 2018, "Revisiting the ALE", section 5),
+the minimal action set, an episode ends with the game and is cut at 60,000 steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import warnings
+
+from config import UsageError
+
+import ale_py
+import cv2
+import gymnasium
+import numpy as np
+
+IMAGE_SIZE = (84, 84)
+FRAME_HISTORY = 4
+FRAME_SHAPE = (*IMAGE_SIZE, 3)
+STATE_SHAPE = (*IMAGE_SIZE, 3 * FRAME_HISTORY)
+MAX_EPISODE_STEPS = 60_000
+FRAMES_PER_S = 60  # of the console, NTSC
+
+gymnasium.register_envs(ale_py)
+ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+# The suite measures on the -v0 ids, whatever newer versions exist.
+warnings.filterwarnings("ignore", message=r".*The environment .* is out of date", category=DeprecationWarning)
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """What an environment id stands for, as resolved: the scores of two protocols do not compare.
+
+    Attributes:
+        env: the environment id.
+        frameskip: emulator frames per step, the least and the most.
+        sticky: probability that the emulator repeats its previous action.
+        actions: the names of the actions, in the order of the policy's outputs.
+        max_episode_steps: steps after which an episode is cut.
+        max_episode_frames: emulator frames after which the emulator cuts it.
+    """
+
+    env: str
+    frameskip: tuple[int, int]
+    sticky: float
+    actions: tuple[str, ...]
+    max_episode_steps: int
+    max_episode_frames: int
+
+    def __str__(self) -> str:
+        low, high = self.frameskip
+        skip = f"{low}" if low == high else f"{low} to {high} at random"
+        return (
+            f"{self.env}: frameskip {skip}, sticky actions {self.sticky:g}, {len(self.actions)} actions "
+            f"({' '.join(self.actions)}), cut at {self.max_episode_steps:,} steps or {self.max_episode_frames:,} frames"
+        )
+
+
+class FireReset(gymnasium.Wrapper):
+    """Start the games that wait for FIRE: after a reset take action 1, then action 2, and drop their rewards."""
+
+    def reset(self, **kwargs):
+        observation, info = self.env.reset(**kwargs)
+        for action in (1, 2):
+            observation, _, terminated, truncated, info = self.env.step(action)
+            if terminated or truncated:
+                observation, info = self.env.reset()
+        return observation, info
+
+
+class Resize(gymnasium.ObservationWrapper):
+    """Resize the screen to 84x84 with OpenCV's bilinear filter; uint8 ``[84, 84, 3]``."""
+
+    def __init__(self, env: gymnasium.Env):
+        super().__init__(env)
+        self.observation_space = gymnasium.spaces.Box(0, 255, FRAME_SHAPE, np.uint8)
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        return cv2.resize(observation, IMAGE_SIZE, interpolation=cv2.INTER_LINEAR)
+
+
+def _atari_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
+    def is_atari(spec):
+        return str(spec.entry_point).startswith("ale_py")
+
+    spec = gymnasium.registry.get(env_id)
+    if spec is None:
+        atari_ids = [name for name, spec in gymnasium.registry.items() if is_atari(spec)]
+        by_lower = {name.lower(): name for name in atari_ids}
+        near = difflib.get_close_matches(env_id.lower(), by_lower, n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(by_lower[n] for n in near)}?" if near else "try Pong-v0 or ALE/Pong-v5"
+        raise UsageError(f"unknown environment {env_id!r}: {hint}")
+    if not is_atari(spec):
+        raise UsageError(f"{env_id} is no Atari game: name one such as Pong-v0 or ALE/Pong-v5")
+    return spec
+
+
+def get_protocol(env_id: str) -> Protocol:
+    """Resolve the protocol of an Atari environment id.
+
+    Raises:
+        UsageError: the id is unknown to Gymnasium, or is no Atari game.
+    """
+    spec = _atari_spec(env_id)
+    skip = spec.kwargs.get("frameskip", 4)
+    game = _make_game(env_id)
+    actions = tuple(game.unwrapped.get_action_meanings())
+    game.close()
+    return Protocol(
+        env=env_id,
+        frameskip=(skip[0], skip[1] - 1) if isinstance(skip, (tuple, list)) else (skip, skip),
+        sticky=spec.kwargs.get("repeat_action_probability", 0.25),
+        actions=actions,
+        max_episode_steps=MAX_EPISODE_STEPS,
+        max_episode_frames=_max_frames(spec),
+    )
+
+
+def _max_frames(spec: gymnasium.envs.registration.EnvSpec) -> int:
+    # Gymnasium cuts all ids at 108,000 frames, about 36,000 steps; the -v0 protocol goes on to 60,000 steps.
+    if spec.version == 0:
+        skip = spec.kwargs.get("frameskip", 4)
+        return MAX_EPISODE_STEPS * (skip[1] - 1 if isinstance(skip, (tuple, list)) else skip)
+    return spec.kwargs.get("max_num_frames_per_episode", 108_000)
+
+
+def _make_game(env_id: str, render_mode: str | None = None) -> gymnasium.Env:
+    spec = _atari_spec(env_id)
+    return gymnasium.make(
+        spec,
+        obs_type="rgb",
+        render_mode=render_mode,
+        max_num_frames_per_episode=_max_frames(spec),
+        disable_env_checker=True,
+    )
+
+
+def make_player(
+    env_id: str, render_mode: str | None = None, max_episode_steps: int = MAX_EPISODE_STEPS
+) -> gymnasium.Env:
+    """Build one Atari game under the protocol of its id.
+
+    Args:
+        env_id: an Atari id known to Gymnasium: ``Pong-v0``, ``ALE/Pong-v5``, ``BreakoutNoFrameskip-v4``.
+        render_mode: as in Gymnasium: ``None``, ``"rgb_array"`` or ``"human"``.
+        max_episode_steps: steps after which an episode is truncated; the steps of a FIRE reset do not count.
+
+    Returns:
+        An environment with the newest frame, uint8 ``[84, 84, 3]`` RGB, as observation, the raw reward of the
+        game, and ``info["frame_number"]``, emulator frames played since it was built.
+
+    Raises:
+        UsageError: the id is unknown to Gymnasium, or is no Atari game.
+    """
+    env = _make_game(env_id, render_mode)
+    meanings = env.unwrapped.get_action_meanings()
+    if len(meanings) >= 3 and meanings[1] == "FIRE":
+        env = FireReset(env)
+    return gymnasium.wrappers.TimeLimit(Resize(env), max_episode_steps)
+
+
+def stack_frames(previous: np.ndarray, frames: np.ndarray, first: np.ndarray, out: np.ndarray) -> None:
+    """Append the newest frames to a block of states: channel = 3 * history + colour, oldest frame first.
+
+    Shifting all states as one flat copy is what makes it cheap: the three newest channels then hold what belongs
+    to the next pixel, and are written after it.
+
+    Args:
+        previous: the states before, uint8 ``[E, 84, 84, 12]``, C-contiguous.
+        frames: the newest frames, uint8 ``[E, 84, 84, 3]``.
+        first: bool ``[E]``, true where the frame is the first of an episode: the history before it is zeros.
+        out: where the new states go, uint8 ``[E, 84, 84, 12]``, C-contiguous, no overlap with ``previous``.
+    """
+    out.reshape(-1)[:-3] = previous.reshape(-1)[3:]
+    for colour in range(3):
+        out[..., colour - 3] = frames[..., colour]
+    for env in np.flatnonzero(first):
+        out[env, ..., :-3] = 0

@@ -1,0 +1,264 @@
+"""Using a trained policy: evaluate it, watch it, record it.
+
+All act greedily with a 1% random action. Evaluation plays on the same simulators and transport as training; every game
+plays a number of episodes that is fixed beforehand, so that short episodes are not over-represented.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from atari_wrapper import FRAMES_PER_S, STATE_SHAPE, Protocol, make_player, stack_frames
+from config import UsageError, file_name, spread
+from nursery import Nursery
+from simulator import ATARI_PLAYER, REST, RUNNING, SimulatorMaster
+
+import imageio_ffmpeg
+import numpy as np
+
+RANDOM_ACTION_PROBABILITY = 0.01
+EVALUATION = f"greedy with {RANDOM_ACTION_PROBABILITY:.0%} random actions"
+_GAMES_PER_SIMULATOR = 8
+_STEP_TIMEOUT_S = 120.0
+_SCORES_FILE = Path(__file__).resolve().parent / "scores.json"
+
+# States, uint8 [B, 84, 84, 12] -> policy, float32 [B, A], and value, float32 [B].
+Policy = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Raw scores of whole episodes."""
+
+    scores: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.scores))
+
+    @property
+    def stderr(self) -> float:
+        """Standard error of the mean; NaN for a single episode."""
+        n = len(self.scores)
+        return float(np.std(self.scores, ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.scores))
+
+    @property
+    def min(self) -> float:
+        return float(np.min(self.scores))
+
+    @property
+    def max(self) -> float:
+        return float(np.max(self.scores))
+
+
+def greedy_actions(policy: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Choose the most probable action, or with probability 0.01 any: ``[B, A]`` -> int64 ``[B]``."""
+    actions = policy.argmax(axis=1)
+    randomly = rng.random(len(policy)) < RANDOM_ACTION_PROBABILITY
+    return np.where(randomly, rng.integers(policy.shape[1], size=len(policy)), actions)
+
+
+class _Block:
+    """The games of one simulator during an evaluation."""
+
+    def __init__(self, quotas: tuple[int, ...]):
+        envs = len(quotas)
+        self.left = np.array(quotas)
+        self.score = np.zeros(envs)
+        self.finished: list[list[float]] = [[] for _ in quotas]
+        self._states = np.zeros((2, envs, *STATE_SHAPE), np.uint8)
+
+    def on_step(self, block) -> np.ndarray:
+        """Count the step; return the states to act on."""
+        first = (block.ends != RUNNING) | (block.sequence == 0)
+        if block.sequence == 0:
+            self.score[:] = 0
+        self.score += block.rewards
+        for env in np.flatnonzero(block.ends != RUNNING):
+            self.finished[env].append(float(self.score[env]))
+            self.score[env] = 0
+            self.left[env] -= 1
+        previous, states = self._states
+        stack_frames(previous, block.frames, first, out=states)
+        self._states = self._states[::-1]
+        return states
+
+
+def evaluate(
+    policy: Policy,
+    player_args: dict,
+    episodes: int,
+    processes: int,
+    seed: int,
+    player: str = ATARI_PLAYER,
+    on_episodes: Callable[[int], None] = lambda done: None,
+) -> Scores:
+    """Play exactly ``episodes`` whole episodes on simulator processes.
+
+    Args:
+        policy: the policy to evaluate.
+        player_args: keyword arguments of ``player``, such as ``{"env_id": "Pong-v0"}``.
+        episodes: how many, at least 1.
+        processes: simulator processes, at most.
+        seed: of the games and the random actions.
+        player: ``module:function`` that makes one game.
+        on_episodes: told the number of finished episodes when it changes.
+
+    Raises:
+        RuntimeError: no simulator made a step for two minutes.
+    """
+    games = min(episodes, _GAMES_PER_SIMULATOR * processes)
+    sizes = spread(games, min(processes, games))
+    quotas = iter(spread(episodes, games))
+    blocks = [_Block(tuple(next(quotas) for _ in range(envs))) for envs in sizes]
+    rng = np.random.default_rng(seed)
+    done = 0
+    nursery = Nursery()
+    master = SimulatorMaster(nursery, sizes, player_args, player, seed)
+    try:
+        while done < episodes:
+            step = master.receive(_STEP_TIMEOUT_S)
+            if step is None:
+                raise RuntimeError(f"no simulator made a step for {_STEP_TIMEOUT_S:g} s")
+            block = blocks[step.index]
+            states = block.on_step(step)
+            finished = int((step.ends != RUNNING).sum())
+            if finished:
+                done += finished
+                on_episodes(done)
+            if block.left.any():
+                actions = greedy_actions(policy(states)[0], rng)
+                master.send(step.index, step.life, np.where(block.left > 0, actions, REST).astype(np.int8))
+    finally:
+        master.close()
+    return Scores(tuple(score for block in blocks for env in block.finished for score in env))
+
+
+def published_score(env_id: str) -> float | None:
+    """The original's published score of a ``-v0`` game; None for others, whose protocol is another."""
+    if not env_id.endswith("-v0"):
+        return None
+    return json.loads(_SCORES_FILE.read_text())["scores"].get(env_id.removesuffix("-v0"))
+
+
+def report_scores(scores: Scores, protocol: Protocol, directory: Path, report: Callable[[str], None] = print) -> Path:
+    """Print an evaluation beside the published score, and write it to ``eval.json``; returns the file."""
+    published = published_score(protocol.env)
+    record = {
+        "env": protocol.env,
+        "episodes": len(scores.scores),
+        "mean": scores.mean,
+        "stderr": scores.stderr if math.isfinite(scores.stderr) else None,
+        "median": scores.median,
+        "min": scores.min,
+        "max": scores.max,
+        "published": published,
+        "scores": scores.scores,
+        "protocol": f"{EVALUATION}; {protocol}",
+    }
+    report(
+        f"{protocol.env}, {len(scores.scores)} episodes, {EVALUATION}, raw scores: "
+        f"mean {scores.mean:.2f} +- {scores.stderr:.2f} (standard error), median {scores.median:g}, "
+        f"min {scores.min:g}, max {scores.max:g}"
+    )
+    report(f"published by the original: {published if published is not None else 'none for this environment'}")
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "eval.json"
+    path.write_text(json.dumps(record, indent=2) + "\n")
+    report(f"written to {path}")
+    return path
+
+
+class Step(NamedTuple):
+    """One step of an episode: its raw reward, and the emulator frames it took."""
+
+    reward: float
+    emulator_frames: int
+
+
+def play_episode(player, policy: Policy, rng: np.random.Generator, seed: int) -> Iterator[Step]:
+    """Play one episode; yield after each step, the first time after the reset."""
+    states = np.zeros((2, 1, *STATE_SHAPE), np.uint8)
+    frame, info = player.reset(seed=seed)
+    first, over, reward, emulated = True, False, 0.0, 0
+    while True:
+        yield Step(reward, info["frame_number"] - emulated)
+        if over:
+            return
+        emulated = info["frame_number"]
+        stack_frames(states[0], frame[None], np.array([first]), out=states[1])
+        action = greedy_actions(policy(states[1])[0], rng)[0]
+        states, first = states[::-1], False
+        frame, reward, terminated, truncated, info = player.step(int(action))
+        reward, over = float(reward), terminated or truncated
+
+
+def play(policy: Policy, env_id: str, episodes: int, seed: int, report: Callable[[str], None] = print) -> None:
+    """Show the agent play in a window, at the game's own speed.
+
+    Raises:
+        UsageError: there is no display.
+    """
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise UsageError("there is no display to play on: record videos instead, with --task dump_video")
+    player = make_player(env_id, render_mode="human")
+    rng = np.random.default_rng(seed)
+    try:
+        for episode in range(episodes):
+            score = sum(step.reward for step in play_episode(player, policy, rng, seed * 1_000_000 + episode))
+            report(f"episode {episode + 1}/{episodes}: score {score:g}")
+    finally:
+        player.close()
+
+
+def record(
+    policy: Policy, env_id: str, episodes: int, directory: Path, seed: int, report: Callable[[str], None] = print
+) -> list[Path]:
+    """Write one H.264 video for each episode, at the game's own size and speed.
+
+    The video has the emulator's 60 frames a second; the frame of a step is shown for as long as the step took.
+
+    Returns:
+        The files, named with environment, episode and score.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    paths = []
+    for episode in range(episodes):
+        player = make_player(env_id, render_mode="rgb_array")
+        height, width = player.render().shape[:2]
+        stem = f"{file_name(env_id)}-episode-{episode + 1:03d}"
+        unfinished = directory / f".{stem}.unfinished.mp4"
+        video = imageio_ffmpeg.write_frames(
+            str(unfinished),
+            (width, height),
+            fps=FRAMES_PER_S,
+            codec="libx264",
+            macro_block_size=2,
+            output_params=["-crf", "18", "-preset", "veryfast", "-movflags", "+faststart"],
+        )
+        video.send(None)
+        try:
+            score = 0.0
+            for step in play_episode(player, policy, rng, seed * 1_000_000 + episode):
+                score += step.reward
+                frame = np.ascontiguousarray(player.render())
+                for _ in range(step.emulator_frames):
+                    video.send(frame)
+        finally:
+            video.close()
+            player.close()
+        paths.append(directory / f"{stem}-score-{score:g}.mp4")
+        unfinished.replace(paths[-1])
+        report(f"episode {episode + 1}/{episodes}: score {score:g}, {paths[-1]}")
+    return paths

@@ -1,0 +1,338 @@
+"""The run's configuration: one frozen dataclass, its fields the flags of the command line.
+
+``parse_args`` turns the command line into a ``Config`` in which what was not given is still ``None``;
+``Config.resolve`` fills that in for the machine. From then on nothing is set from anywhere else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+TASKS = ("train", "play", "eval", "dump_video")
+NETWORKS = ("batch-a3c", "small")
+CORRECTIONS = ("clipped-is", "clipped-surrogate")
+GRADIENT_CLIPS = ("per-tensor", "global-norm")
+CONFIG_FILE = "config.json"
+
+
+# The libraries read these when they are first imported; every module of the suite imports this one before.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # tensorpack 0.11 needs Keras 2
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's own notes on the machine
+
+
+class UsageError(Exception):
+    """Something a user can put right: told in one line, exit status 2."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A value that is piecewise constant over learner updates: ``0.001,120000:0.0003``.
+
+    Attributes:
+        initial: the value from update 0 on.
+        changes: ``(update, value)`` pairs, in the order of the updates.
+    """
+
+    initial: float
+    changes: tuple[tuple[int, float], ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Schedule:
+        """Parse ``VALUE[,UPDATE:VALUE...]``. Raises ValueError."""
+        head, *tail = str(text).split(",")
+        pairs = [part.split(":") for part in tail]
+        changes = tuple((int(update), float(value)) for update, value in pairs)
+        schedule = cls(float(head), changes)
+        updates = [update for update, _ in changes]
+        values = [schedule.initial, *(value for _, value in changes)]
+        if updates != sorted(set(updates)) or any(u <= 0 for u in updates):
+            raise ValueError("updates must be positive and rising")
+        if not all(math.isfinite(v) and v >= 0 for v in values):
+            raise ValueError("values must be finite and not negative")
+        return schedule
+
+    def __str__(self) -> str:
+        return ",".join([f"{self.initial:g}", *(f"{update}:{value:g}" for update, value in self.changes)])
+
+
+def _flag(default, group: str, text: str, **options):
+    return field(default=default, metadata={"group": group, "help": text, **options})
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every flag of the command line, under its name in snake case. ``None`` stands for "not given".
+
+    The texts beside the fields are what ``--help`` prints; they state the units.
+    """
+
+    # fmt: off
+    task: str = _flag("train", "task", "what to do", choices=TASKS)
+    env: str = _flag("Pong-v0", "task", "Atari environment id: Pong-v0, ALE/Pong-v5, BreakoutNoFrameskip-v4 ...")
+    gpu: str | None = _flag(None, "task", "GPUs, a list such as 0 or 0,1; of n > 1 the last ceil(n/2) infer, the rest "
+                            "train (default: GPU 0 if there is one)")
+    load: str | None = _flag(None, "task", "weights: an .npz, or a TensorFlow checkpoint")
+    output: str | None = _flag(None, "task", "output directory (default: train_log/train-atari-ENV)")
+    episode: int = _flag(100, "task", "episodes to evaluate or to record", low=1)
+    resume: bool = _flag(False, "task", "continue the training run in the output directory")
+    seed: int = _flag(0, "task", "seed of the weights, the games and the actions", low=0, high=2**31 - 1)
+
+    simulator_proc: int | None = _flag(None, "simulation", "simulator processes (default: 2 per usable core)",
+                                       low=1, high=4096)
+    num_envs: int | None = _flag(None, "simulation", "games, spread evenly over the processes, at least one to each "
+                                 "(default: 16 per usable core)", low=1, high=65536)
+
+    predict_batch_size: int = _flag(16, "prediction", "states in an inference batch, at most; made of whole blocks of "
+                                    "one process's games, at least one", low=1, high=65536)
+    predictor_thread_per_gpu: int | None = _flag(None, "prediction", "predictor threads per inference device "
+                                                 "(default: 4 on a GPU, 1 on the CPU)", low=1, high=64)
+
+    network: str = _flag("auto", "learning", "batch-a3c is the original's; small is for machines without a GPU; auto "
+                         "takes batch-a3c with a GPU and small without, for training, and what the file holds for "
+                         "the other tasks", choices=("auto", *NETWORKS))
+    batch_size: int = _flag(128, "learning", "states in a learner update", low=1, high=65536)
+    local_time_max: int | None = _flag(None, "learning", "steps in an unroll", low=1, high=4096)
+    gamma: float = _flag(0.99, "learning", "discount per step", low=0.0, high=1.0)
+    gae_lambda: float | None = _flag(None, "learning", "lambda of the returns (GAE); 1 gives n-step returns",
+                                     low=0.0, high=1.0)
+    correction: str | None = _flag(None, "learning", "how data of an older policy is corrected: clipped-is weighs the "
+                                   "policy gradient with pi/mu clipped at 10, the original's; clipped-surrogate is "
+                                   "the clipped objective of PPO", choices=CORRECTIONS)
+    surrogate_clip: float = _flag(0.2, "learning", "clipped-surrogate: range of pi/mu around 1", low=0.0, high=10.0)
+    pool_states: int | None = _flag(None, "learning", "states that batches are drawn from at random; equal to "
+                                    "--batch-size: in the order of arrival", low=1, high=1 << 20)
+    sample_reuse: int | None = _flag(None, "learning", "batches that each state is part of", low=1, high=64)
+    normalize_advantages: bool | None = _flag(None, "learning", "clipped-surrogate: give the advantages of a pool "
+                                              "mean 0 and deviation 1")
+    learning_rate: Schedule | None = _flag(None, "learning", "VALUE[,UPDATE:VALUE...], in learner updates")
+    entropy_beta: Schedule | None = _flag(None, "learning", "weight of the entropy: VALUE[,UPDATE:VALUE...]")
+    value_weight: float | None = _flag(None, "learning", "weight of half the squared value error", low=0.0, high=100.0)
+    adam_epsilon: float | None = _flag(None, "learning", "epsilon of Adam", low=1e-12, high=1.0)
+    gradient_clip: str | None = _flag(None, "learning", "per-tensor clips each tensor's norm to NORM times its number "
+                                      "of elements, the original's; global-norm clips the norm of all to NORM",
+                                      choices=GRADIENT_CLIPS)
+    gradient_clip_norm: float | None = _flag(None, "learning", "NORM of --gradient-clip", low=1e-9, high=1e9)
+
+    steps_per_epoch: int | None = _flag(None, "schedule", "trainer steps in an epoch, each one update per training GPU "
+                                        "(default: 6000 on a GPU, 1000 on the CPU)", low=1)
+    max_epoch: int = _flag(1000, "schedule", "epochs to train", low=1)
+    eval_every: int | None = _flag(None, "schedule", "epochs between evaluations, 0 for none (default: 3 on a GPU, 10 "
+                                   "on the CPU)", low=0)
+    eval_episode: int | None = _flag(None, "schedule", "episodes of an evaluation during training (default: 50 on a "
+                                     "GPU, 20 on the CPU)", low=1)
+    queue_size: int = _flag(1, "schedule", "batches that may wait between actor and learner, per training GPU; with "
+                            "several training GPUs one more is on its way", low=1, high=64)
+    # fmt: on
+
+    def resolve(self, cores: int, num_gpus: int) -> Config:
+        """Fill in what was not given, for a machine of ``cores`` usable cores and ``num_gpus`` visible GPUs.
+
+        Raises:
+            UsageError: values that do not go together.
+        """
+        on_gpu = num_gpus > 0
+        network = self.network if self.network != "auto" else ("batch-a3c" if on_gpu else "small")
+        processes = self.simulator_proc or 2 * cores
+        if self.num_envs is not None:
+            processes = min(processes, self.num_envs) if self.simulator_proc is None else processes
+        chosen = dict(
+            _LEARNING_DEFAULTS[network],
+            output=self.default_output(),
+            network=network,
+            simulator_proc=processes,
+            num_envs=max(self.num_envs or (16 * cores if self.simulator_proc is None else 1), processes),
+            predictor_thread_per_gpu=4 if on_gpu else 1,
+            steps_per_epoch=6000 if on_gpu else 1000,
+            eval_every=3 if on_gpu else 10,
+            eval_episode=50 if on_gpu else 20,
+        )
+        chosen.setdefault("pool_states", self.batch_size)
+        keep = ("network", "num_envs")  # already made from what was given
+        filled = {name: value for name, value in chosen.items() if name in keep or getattr(self, name) is None}
+        config = dataclasses.replace(self, **filled)
+        if config.num_envs != self.num_envs and self.num_envs is not None:
+            raise UsageError(
+                f"--num-envs {self.num_envs} is less than --simulator-proc {self.simulator_proc}: "
+                "each process plays at least one game"
+            )
+        if config.pool_states % config.batch_size:
+            raise UsageError(
+                f"--pool-states {config.pool_states} is no multiple of --batch-size {config.batch_size}: "
+                f"try {config.batch_size * max(1, round(config.pool_states / config.batch_size))}"
+            )
+        if config.normalize_advantages and config.correction == "clipped-is":
+            raise UsageError("--normalize-advantages needs --correction clipped-surrogate")
+        return config
+
+    def default_output(self) -> str:
+        return str(Path("train_log") / f"train-atari-{file_name(self.env)}")
+
+    @property
+    def envs_per_simulator(self) -> tuple[int, ...]:
+        """Number of games of each simulator process, as even as can be."""
+        return spread(self.num_envs, self.simulator_proc)
+
+    @property
+    def gpu_ids(self) -> tuple[int, ...]:
+        return tuple(int(part) for part in self.gpu.split(",")) if self.gpu else ()
+
+    def save(self, path: Path) -> None:
+        """Write the configuration as JSON."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        record = {name: str(value) if isinstance(value, Schedule) else value for name, value in values.items()}
+        path.write_text(json.dumps(record, indent=2) + "\n")
+
+
+# What the learner does by default. The original's, and what learns on a machine without a GPU.
+_LEARNING_DEFAULTS = {
+    "batch-a3c": {
+        "local_time_max": 5,
+        "gae_lambda": 1.0,
+        "correction": "clipped-is",
+        "sample_reuse": 1,
+        "normalize_advantages": False,
+        "learning_rate": Schedule(1e-3, ((120_000, 3e-4), (720_000, 1e-4))),
+        "entropy_beta": Schedule(0.01, ((480_000, 0.005),)),
+        "value_weight": 1.0,
+        "adam_epsilon": 1e-3,
+        "gradient_clip": "per-tensor",
+        "gradient_clip_norm": 0.1,
+    },
+    "small": {
+        "local_time_max": 64,
+        "gae_lambda": 0.95,
+        "correction": "clipped-surrogate",
+        "pool_states": 2048,
+        "sample_reuse": 2,
+        "normalize_advantages": True,
+        "learning_rate": Schedule(4e-4),
+        "entropy_beta": Schedule(0.01),
+        "value_weight": 1.0,
+        "adam_epsilon": 1e-5,
+        "gradient_clip": "global-norm",
+        "gradient_clip_norm": 0.5,
+    },
+}
+
+_GROUPS = {
+    "task": "task",
+    "simulation": "simulation",
+    "prediction": "prediction",
+    "learning": "learning (what is not given here depends on the network: the original's for batch-a3c)",
+    "schedule": "schedule",
+}
+
+
+def _default_text(name: str, default) -> str:
+    if default is not None:
+        return "" if default is False else f" (default: {default})"
+    values = [_LEARNING_DEFAULTS[network].get(name) for network in NETWORKS]
+    if values == [None, None]:
+        return ""
+    first, second = ("the batch size" if v is None else v for v in values)
+    return f" (default: {first} for batch-a3c, {second} for small)"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Build the command line's parser from the fields of ``Config``."""
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message):
+            raise UsageError(f"{message} (--help lists all flags)")
+
+    parser = Parser(
+        prog="train-atari.py",
+        description="Train, watch, score and record A3C agents on Atari games.",
+        epilog="A step is one action of the agent, a frame one of the emulator, an update one applied gradient.",
+        allow_abbrev=False,
+    )
+    groups = {key: parser.add_argument_group(title) for key, title in _GROUPS.items()}
+    types = {"int": int, "float": float, "Schedule": Schedule.parse}
+    for f in dataclasses.fields(Config):
+        options = {"default": None, "help": f.metadata["help"].replace("%", "%%") + _default_text(f.name, f.default)}
+        kind = f.type.split(" ")[0]
+        if kind == "bool":
+            options["action"] = argparse.BooleanOptionalAction if f.default is None else "store_true"
+        else:
+            options["type"] = types.get(kind, str)
+            options["metavar"] = {"int": "N", "float": "X", "Schedule": "SCHEDULE"}.get(kind, f.name.upper())
+        if "choices" in f.metadata:
+            options["choices"] = f.metadata["choices"]
+            options["metavar"] = "{" + ",".join(options["choices"]) + "}"
+        groups[f.metadata["group"]].add_argument("--" + f.name.replace("_", "-"), **options)
+    return parser
+
+
+def parse_args(argv: list[str] | None = None) -> Config:
+    """Parse and check the command line.
+
+    Raises:
+        UsageError: an unknown flag or a value out of its range, in one line.
+    """
+    given = {key: value for key, value in vars(make_parser().parse_args(argv)).items() if value not in (None, False)
+             or (key == "normalize_advantages" and value is not None)}
+    for f in dataclasses.fields(Config):
+        value = given.get(f.name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            low, high = f.metadata.get("low", -math.inf), f.metadata.get("high", math.inf)
+            if not low <= value <= high:
+                limits = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+                raise UsageError(f"--{f.name.replace('_', '-')} {value} is out of range: it must be {limits}")
+    config = Config(**given)
+    if config.gpu is not None:
+        parts = config.gpu.split(",")
+        if not all(part.isdecimal() for part in parts) or len(set(parts)) != len(parts):
+            raise UsageError(f"--gpu {config.gpu!r} is no list of GPU numbers: type for example --gpu 0 or --gpu 0,1")
+    if config.task != "train" and not config.load:
+        raise UsageError(f"--task {config.task} needs a model: add --load FILE.npz")
+    if config.resume and config.task != "train":
+        raise UsageError("--resume is for --task train")
+    if config.resume and config.load:
+        raise UsageError("--resume and --load exclude each other: --load starts a new run from the file's weights")
+    return config
+
+
+def file_name(env_id: str) -> str:
+    """The environment id as part of a file's name: ``ALE/Pong-v5`` -> ``ALE-Pong-v5``."""
+    return env_id.replace("/", "-").replace(":", "-")
+
+
+def spread(total: int, parts: int) -> tuple[int, ...]:
+    """Split ``total`` into ``parts`` whole numbers that differ by at most one, the larger ones first."""
+    return tuple(total // parts + (i < total % parts) for i in range(parts))
+
+
+def usable_cores() -> int:
+    """Count the cores this process may really use: its affinity, and the quota of its cgroup (v2 or v1)."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota = _cgroup_quota_cores()
+    except (OSError, ValueError):
+        quota = math.inf
+    return max(1, math.ceil(min(cores, quota)))
+
+
+def _cgroup_quota_cores() -> float:
+    root = Path("/sys/fs/cgroup")
+    quotas = [math.inf]
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            group = root / path.lstrip("/")
+            for folder in (group, *group.parents):
+                if (limit := folder / "cpu.max").is_file():
+                    quota, period = limit.read_text().split()
+                    quotas += [int(quota) / int(period)] if quota != "max" else []
+        elif "cpu" in controllers.split(","):
+            folder = root / "cpu" / path.lstrip("/")
+            folder = folder if folder.is_dir() else root / "cpu"
+            quota = int((folder / "cpu.cfs_quota_us").read_text())
+            if quota > 0:
+                quotas.append(quota / int((folder / "cpu.cfs_period_us").read_text()))
+    return min(quotas)

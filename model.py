@@ -1,0 +1,406 @@
+"""Networks, losses, and the tensorpack model; reading and writing of model files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+from atari_wrapper import STATE_SHAPE, Protocol
+from config import Config, UsageError
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import config_pb2
+from tensorpack import ModelDesc, tfv1
+from tensorpack.tfutils import optimizer
+from tensorpack.tfutils.common import get_default_sess_config
+from tensorpack.tfutils.gradproc import GlobalNormClip, MapGradient
+from tensorpack.tfutils.summary import add_moving_summary
+
+tfv1.disable_v2_behavior()
+
+METADATA_KEY = "metadata"
+MAX_IMPORTANCE_WEIGHT = 10.0
+
+
+class Conv(NamedTuple):
+    """A convolution and its ReLU, then max-pooling over ``pool`` x ``pool`` (VALID) if that is above 1."""
+
+    name: str
+    kernel: int
+    channels: int
+    stride: int = 1
+    padding: str = "SAME"
+    pool: int = 1
+
+    def output_size(self, size: int) -> int:
+        size = -(-size // self.stride) if self.padding == "SAME" else (size - self.kernel) // self.stride + 1
+        return size // self.pool
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network over states ``[B, 84, 84, 12]``: convolutions, one hidden layer, a policy and a value.
+
+    Attributes:
+        convs: the convolutions, in order.
+        hidden: units of the hidden layer ``fc0``.
+        prelu: whether the hidden layer's activation is a PReLU with one learned slope (else a ReLU).
+        policy_scale, value_scale: variance scaling of the heads' initial weights; 2 in all other layers.
+    """
+
+    convs: tuple[Conv, ...]
+    hidden: int
+    prelu: bool
+    policy_scale: float
+    value_scale: float
+
+    def variable_shapes(self, num_actions: int) -> dict[str, tuple[int, ...]]:
+        """Name and shape of each variable, in the order of the layers."""
+        size, _, channels = STATE_SHAPE
+        shapes = {}
+        for conv in self.convs:
+            shapes[f"{conv.name}/W"] = (conv.kernel, conv.kernel, channels, conv.channels)
+            shapes[f"{conv.name}/b"] = (conv.channels,)
+            size, channels = conv.output_size(size), conv.channels
+        shapes["fc0/W"], shapes["fc0/b"] = (size * size * channels, self.hidden), (self.hidden,)
+        if self.prelu:
+            shapes["prelu/alpha"] = ()
+        shapes["fc-pi/W"], shapes["fc-pi/b"] = (self.hidden, num_actions), (num_actions,)
+        shapes["fc-v/W"], shapes["fc-v/b"] = (self.hidden, 1), (1,)
+        return shapes
+
+
+NETWORKS = {
+    # The original's, larger than the A3C paper's.
+    "batch-a3c": Network(
+        convs=(
+            Conv("conv0", 5, 32, pool=2),
+            Conv("conv1", 5, 32, pool=2),
+            Conv("conv2", 4, 64, pool=2),
+            Conv("conv3", 3, 64),
+        ),
+        hidden=512,
+        prelu=True,
+        policy_scale=2.0,
+        value_scale=2.0,
+    ),
+    # Mnih et al. 2016, "A3C", section 8, over colour frames. A policy that starts out uniform explores.
+    "small": Network(
+        convs=(
+            Conv("conv0", 8, 16, stride=4, padding="VALID"),
+            Conv("conv1", 4, 32, stride=2, padding="VALID"),
+        ),
+        hidden=256,
+        prelu=False,
+        policy_scale=1e-4,
+        value_scale=1.0,
+    ),
+}
+
+
+def build_network(network: Network, states: tf.Tensor, num_actions: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Build the network's graph in the current variable scope.
+
+    The division of the pixels by 255 is folded into the first convolution's weights: the product is the same, the
+    image is not gone over once more.
+
+    Args:
+        network: which.
+        states: uint8 ``[B, 84, 84, 12]``.
+        num_actions: A.
+
+    Returns:
+        The policy's logits, float32 ``[B, A]``, and the value, float32 ``[B]``.
+    """
+    shapes = network.variable_shapes(num_actions)
+
+    def variables(layer: str, scale: float = 2.0) -> tuple[tf.Tensor, tf.Tensor]:
+        init = tfv1.variance_scaling_initializer(scale, mode="fan_in", distribution="untruncated_normal")
+        with tfv1.variable_scope(layer):
+            weights = tfv1.get_variable("W", shapes[f"{layer}/W"], initializer=init)
+            return weights, tfv1.get_variable("b", shapes[f"{layer}/b"], initializer=tfv1.zeros_initializer())
+
+    x = tf.cast(states, tf.float32)
+    pixel_scale = 1 / 255.0
+    for conv in network.convs:
+        weights, bias = variables(conv.name)
+        x = tf.nn.conv2d(x, weights * pixel_scale, conv.stride, conv.padding)
+        x = tf.nn.relu(tf.nn.bias_add(x, bias))
+        if conv.pool > 1:
+            x = tf.nn.max_pool2d(x, conv.pool, conv.pool, "VALID")
+        pixel_scale = 1.0
+    x = tf.reshape(x, [-1, shapes["fc0/W"][0]])
+    weights, bias = variables("fc0")
+    x = tf.matmul(x, weights) + bias
+    if network.prelu:
+        with tfv1.variable_scope("prelu"):
+            alpha = tfv1.get_variable("alpha", [], initializer=tfv1.constant_initializer(0.001))
+        x = tf.nn.relu(x) - alpha * tf.nn.relu(-x)
+    else:
+        x = tf.nn.relu(x)
+    weights, bias = variables("fc-pi", network.policy_scale)
+    logits = tf.matmul(x, weights) + bias
+    weights, bias = variables("fc-v", network.value_scale)
+    return logits, tf.squeeze(tf.matmul(x, weights) + bias, axis=1)
+
+
+class Losses(NamedTuple):
+    """Sums over the batch, scalars: losses are minimised, the entropy is maximised."""
+
+    policy_loss: tf.Tensor
+    value_loss: tf.Tensor
+    entropy: tf.Tensor
+
+
+def _log_probability(policy: tf.Tensor, actions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    log_policy = tf.math.log(policy + 1e-6)
+    return log_policy, tf.gather(log_policy, actions, axis=1, batch_dims=1)
+
+
+def _entropy(policy: tf.Tensor, log_policy: tf.Tensor) -> tf.Tensor:
+    return -tf.reduce_sum(policy * log_policy)
+
+
+def clipped_is_losses(
+    policy: tf.Tensor, values: tf.Tensor, actions: tf.Tensor, returns: tf.Tensor, mus: tf.Tensor
+) -> Losses:
+    """The original's losses: A3C (Mnih et al. 2016, section 4) with a clipped importance weight on the policy's.
+
+    Args:
+        policy: pi, float32 ``[B, A]``.
+        values: float32 ``[B]``.
+        actions: int32 ``[B]``.
+        returns: float32 ``[B]``.
+        mus: behaviour probability of the action, float32 ``[B]``.
+    """
+    log_policy, log_pi_a = _log_probability(policy, actions)
+    pi_a = tf.gather(policy, actions, axis=1, batch_dims=1)
+    weights = tf.stop_gradient(tf.clip_by_value(pi_a / (mus + 1e-8), 0.0, MAX_IMPORTANCE_WEIGHT))
+    advantages = tf.stop_gradient(returns - values)
+    return Losses(
+        policy_loss=-tf.reduce_sum(weights * advantages * log_pi_a),
+        value_loss=tf.nn.l2_loss(values - returns),
+        entropy=_entropy(policy, log_policy),
+    )
+
+
+def clipped_surrogate_losses(
+    policy: tf.Tensor,
+    values: tf.Tensor,
+    actions: tf.Tensor,
+    returns: tf.Tensor,
+    advantages: tf.Tensor,
+    mus: tf.Tensor,
+    clip: float,
+) -> Losses:
+    """The clipped surrogate objective of PPO (Schulman et al. 2017, equation 7), negated; arguments as above.
+
+    Args:
+        advantages: of the behaviour policy, float32 ``[B]``.
+        clip: pi/mu beyond 1 +- clip earns nothing more.
+    """
+    log_policy, log_pi_a = _log_probability(policy, actions)
+    ratios = tf.exp(log_pi_a - tf.math.log(mus + 1e-6))
+    clipped = tf.clip_by_value(ratios, 1 - clip, 1 + clip)
+    return Losses(
+        policy_loss=-tf.reduce_sum(tf.minimum(ratios * advantages, clipped * advantages)),
+        value_loss=tf.nn.l2_loss(values - returns),
+        entropy=_entropy(policy, log_policy),
+    )
+
+
+class Model(ModelDesc):
+    """The tensorpack model: an actor-critic with the losses and the optimizer that the configuration names.
+
+    The tensors ``policy`` ``[B, A]`` and ``value`` ``[B]`` are what a predictor fetches.
+    """
+
+    def __init__(self, config: Config, num_actions: int):
+        self._config = config
+        self._num_actions = num_actions
+        self._network = NETWORKS[config.network]
+
+    def inputs(self):
+        return [
+            tf.TensorSpec((None, *STATE_SHAPE), tf.uint8, "state"),
+            tf.TensorSpec((None,), tf.int32, "action"),
+            tf.TensorSpec((None,), tf.float32, "return"),
+            tf.TensorSpec((None,), tf.float32, "advantage"),
+            tf.TensorSpec((None,), tf.float32, "mu"),
+            tf.TensorSpec((None,), tf.int64, "version"),
+        ]
+
+    def build_graph(self, state, action, returns, advantage, mu, version):
+        config = self._config
+        logits, value = build_network(self._network, state, self._num_actions)
+        policy = tf.nn.softmax(logits, name="policy")
+        value = tf.identity(value, name="value")
+        if not self.training:
+            return None
+        tf.identity(version, name="policy_version")
+        beta = _hyper_param("entropy_beta", config.entropy_beta.initial)
+        if config.correction == "clipped-is":
+            losses = clipped_is_losses(policy, value, action, returns, mu)
+        else:
+            losses = clipped_surrogate_losses(policy, value, action, returns, advantage, mu, config.surrogate_clip)
+        batch = tf.cast(tf.shape(state)[0], tf.float32)
+        policy_loss = tf.divide(losses.policy_loss, batch, name="policy_loss")
+        value_loss = tf.divide(losses.value_loss, batch, name="value_loss")
+        entropy = tf.divide(losses.entropy, batch, name="entropy")
+        cost = tf.add_n([policy_loss, -beta * entropy, config.value_weight * value_loss], name="cost")
+        pi_a = tf.gather(policy, action, axis=1, batch_dims=1)
+        add_moving_summary(
+            cost,
+            policy_loss,
+            value_loss,
+            entropy,
+            tf.reduce_mean(value, name="mean_value"),
+            tf.reduce_mean(returns, name="mean_return"),
+            tf.sqrt(tf.reduce_mean(tf.square(returns - value)), name="value_error_rms"),
+            tf.reduce_mean(pi_a / (mu + 1e-8), name="importance_weight"),
+            tf.reduce_mean(
+                tf.cast(tf.abs(pi_a / (mu + 1e-8) - 1) > config.surrogate_clip, tf.float32), name="clipped_share"
+            ),
+        )
+        return cost
+
+    def optimizer(self):
+        config = self._config
+        rate = _hyper_param("learning_rate", config.learning_rate.initial)
+        tfv1.summary.scalar("learning_rate-summary", rate)
+        adam = tfv1.train.AdamOptimizer(rate, epsilon=config.adam_epsilon)
+        return optimizer.apply_grad_processors(adam, [gradient_clip(config)])
+
+
+def gradient_clip(config: Config):
+    """The gradient processor of ``--gradient-clip``."""
+    if config.gradient_clip == "global-norm":
+        return GlobalNormClip(config.gradient_clip_norm)
+    return MapGradient(lambda g: tf.clip_by_norm(g, config.gradient_clip_norm * math.prod(g.shape.as_list())))
+
+
+def _hyper_param(name: str, initial: float) -> tf.Tensor:
+    with tfv1.variable_scope(tfv1.VariableScope(reuse=tfv1.AUTO_REUSE, name=""), auxiliary_name_scope=False):
+        return tfv1.get_variable(name, [], initializer=tfv1.constant_initializer(initial), trainable=False)
+
+
+def session_config(cores: int) -> tfv1.ConfigProto:
+    """The session's configuration: all usable cores for TensorFlow's one pool, at most half of a GPU's memory."""
+    config = get_default_sess_config(0.5)
+    config.intra_op_parallelism_threads = cores
+    config.inter_op_parallelism_threads = cores
+    return config
+
+
+def make_policy(session: tfv1.Session, state: tf.Tensor, outputs: list[tf.Tensor]):
+    """Make a fast callable ``states -> [policy, value]``: feeds and fetches are resolved once, not at each call."""
+    options = config_pb2.CallableOptions(feed=[state.name], fetch=[tensor.name for tensor in outputs])
+    return session._make_callable_from_options(options)
+
+
+def load_policy(model: ModelFile, cores: int):
+    """Build the network of a model file in a session of its own; returns ``states -> [policy, value]``."""
+    with tf.Graph().as_default():
+        state = tfv1.placeholder(tf.uint8, (None, *STATE_SHAPE), "state")
+        logits, value = build_network(NETWORKS[model.network], state, model.num_actions)
+        session = tfv1.Session(config=session_config(cores))
+        for variable in tfv1.global_variables():
+            variable.load(model.variables[variable.op.name], session)
+        return make_policy(session, state, [tf.nn.softmax(logits), value])
+
+
+class ModelFile(NamedTuple):
+    """A model file's contents.
+
+    Attributes:
+        path: where it is.
+        variables: the network's variables by name, without ``:0``; what else the file held is left out.
+        network: ``batch-a3c`` or ``small``, told by the shapes.
+        num_actions: outputs of the policy.
+        metadata: what the file says of itself; empty for the published ones.
+    """
+
+    path: str
+    variables: dict[str, np.ndarray]
+    network: str
+    num_actions: int
+    metadata: dict
+
+
+def write_model(path: Path, variables: dict[str, np.ndarray], metadata: dict) -> None:
+    """Write an ``.npz`` of the variables and one entry of metadata, JSON as text; a whole file or none."""
+    temporary = path.with_suffix(".tmp")
+    with open(temporary, "wb") as file:
+        np.savez(file, **variables, **{METADATA_KEY: np.array(json.dumps(metadata))})
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_model(path: str) -> ModelFile:
+    """Read an ``.npz`` of ours, a published one (keys with or without ``:0``), or a TensorFlow checkpoint.
+
+    Raises:
+        UsageError: the file is missing, corrupt, or holds no network that this suite knows.
+    """
+    arrays = _read_npz(path) if path.endswith(".npz") else _read_checkpoint(path)
+    metadata = arrays.pop(METADATA_KEY, None)
+    arrays = {name.removesuffix(":0"): value for name, value in arrays.items()}
+    try:
+        metadata = json.loads(str(metadata)) if metadata is not None else {}
+    except ValueError:
+        raise UsageError(f"{path} is corrupt: its metadata is no JSON; take another copy") from None
+    bias = arrays.get("fc-pi/b")
+    num_actions = len(bias) if bias is not None and bias.ndim == 1 else 0
+    problem = "it has no fc-pi/b"
+    for name, network in sorted(NETWORKS.items(), key=lambda item: item[0] != metadata.get("network")):
+        shapes = network.variable_shapes(num_actions)
+        wrong = [key for key, shape in shapes.items() if key not in arrays or arrays[key].shape != shape]
+        if num_actions and not wrong:
+            variables = {key: arrays[key].astype(np.float32) for key in shapes}
+            if not all(np.isfinite(value).all() for value in variables.values()):
+                raise UsageError(f"{path} is corrupt: a weight is not finite; take another copy")
+            return ModelFile(path, variables, name, num_actions, metadata)
+        if num_actions and len(wrong) < len(shapes):
+            found = arrays[wrong[0]].shape if wrong[0] in arrays else "missing"
+            problem = f"as {name}, {wrong[0]} is {found} and not {shapes[wrong[0]]}"
+    raise UsageError(f"{path} holds no network of this suite ({', '.join(NETWORKS)}): {problem}")
+
+
+def _read_npz(path: str) -> dict[str, np.ndarray]:
+    if not os.path.isfile(path):
+        raise UsageError(f"there is no model file {path}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise UsageError(f"{path} is no readable .npz ({error}): take another copy") from None
+
+
+def _read_checkpoint(path: str) -> dict[str, np.ndarray]:
+    prefix = tf.train.latest_checkpoint(path) if os.path.isdir(path) else path.removesuffix(".index")
+    if prefix is None or not os.path.isfile(f"{prefix}.index"):
+        raise UsageError(f"there is no model file {path}: name an .npz or a TensorFlow checkpoint such as model-6000")
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+        names = {name for network in NETWORKS.values() for name in network.variable_shapes(1)}
+        return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map() if name in names}
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise UsageError(f"{path} is no readable checkpoint ({str(error).splitlines()[0]})") from None
+
+
+def check_model(model: ModelFile, protocol: Protocol, network: str) -> None:
+    """Refuse a model that is for another game or another network. Raises UsageError."""
+    if model.num_actions != len(protocol.actions):
+        raise UsageError(
+            f"{model.path} has {model.num_actions} actions, {protocol.env} has {len(protocol.actions)}: "
+            "name the environment it was trained on with --env"
+        )
+    if network not in ("auto", model.network):
+        raise UsageError(f"{model.path} holds the network {model.network}, not {network}: leave --network out")

@@ -1,0 +1,81 @@
+#!/usr/bin/env python3
+"""Train, watch, score and record A3C agents on Atari games.
+
+    ./train-atari.py --env Breakout-v0 --gpu 0
+    ./train-atari.py --task play --env Breakout-v0 --load Breakout-v0.npz
+    ./train-atari.py --task dump_video --load Breakout-v0.npz --env Breakout-v0 --output output_dir --episode 3
+    ./train-atari.py --task eval --env Breakout-v0 --load Breakout-v0.npz --episode 100
+
+Typed without an active environment it runs in the project's own, .venv, which `make train` and `make test` create.
+"""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+def enter_environment() -> None:
+    """Go on in the project's .venv if no environment is active; say what to type if the packages are missing."""
+    python = HERE / ".venv" / "bin" / "python"
+    if sys.prefix == sys.base_prefix and python.exists():
+        os.execv(python, [str(python), *sys.argv])
+    if sys.platform == "win32":
+        sys.exit("train-atari.py: Windows is not supported: use Linux, or the Windows Subsystem for Linux")
+    if sys.version_info < (3, 11):
+        sys.exit(f"train-atari.py: Python 3.11 or newer is needed, this is {sys.version.split()[0]}")
+    missing = [name for name in ("ale_py", "tensorflow", "tensorpack", "zmq") if not importlib.util.find_spec(name)]
+    if missing:
+        print(f"train-atari.py: {', '.join(missing)} not installed: type 'make train' in {HERE}", file=sys.stderr)
+        sys.exit(2)
+
+
+def main() -> None:
+    from config import UsageError, parse_args, usable_cores
+
+    try:
+        config = parse_args()
+        from atari_wrapper import get_protocol
+
+        protocol = get_protocol(config.env)
+        print(protocol, flush=True)
+        run(config, protocol, usable_cores())
+    except UsageError as error:
+        print(f"train-atari.py: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def run(config, protocol, cores: int) -> None:
+    import common
+    import learner
+    from model import check_model, load_policy, read_model
+
+    model_file = None
+    if config.load:
+        model_file = read_model(config.load)
+        check_model(model_file, protocol, config.network)
+    num_gpus = learner.visible_gpus(config.gpu_ids)
+    if len(config.gpu_ids) > num_gpus:
+        learner.warn_missing_gpus(config, num_gpus)
+    if config.task == "train":
+        config = config.resolve(cores, num_gpus)
+        learner.train(config, protocol, model_file, cores, num_gpus)
+        return
+    policy = load_policy(model_file, cores)
+    output = Path(config.output or config.default_output())
+    if config.task == "play":
+        common.play(policy, config.env, config.episode, config.seed)
+    elif config.task == "dump_video":
+        common.record(policy, config.env, config.episode, output, config.seed)
+    else:
+        scores = common.evaluate(policy, {"env_id": config.env}, config.episode, 2 * cores, config.seed)
+        common.report_scores(scores, protocol, output)
+
+
+if __name__ == "__main__":
+    enter_environment()
+    main()

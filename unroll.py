@@ -1,0 +1,239 @@
+"""From steps to batches: unrolls, returns, and the pool that batches are drawn from. numpy only.
+
+An ``UnrollBuilder`` keeps the steps of one simulator's E games as arrays ``[T + 1, E, ...]``. The value of step T,
+predicted when its action was chosen, is the bootstrap of steps 0 to T - 1; step T then opens the next unroll.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from atari_wrapper import STATE_SHAPE, stack_frames
+from simulator import RUNNING, TERMINATED, TRUNCATED
+
+import numpy as np
+
+_ALIGNMENT_BYTES = 64  # TensorFlow takes arrays so aligned without a copy
+
+
+class Unroll(NamedTuple):
+    """T consecutive steps of E games. Views of a builder's arrays: good until its next ``push``.
+
+    Attributes:
+        states: uint8 ``[T, E, 84, 84, 12]``.
+        actions: int32 ``[T, E]``.
+        mus: behaviour probability of the action, float32 ``[T, E]``.
+        values: value predicted when acting, float32 ``[T, E]``.
+        versions: learner updates when acting, int64 ``[T, E]``.
+        rewards: clipped rewards, float32 ``[T, E]``.
+        ends: how the episode went on after the step, uint8 ``[T, E]``.
+        bootstrap_values: value of the state after the last step, float32 ``[E]``.
+    """
+
+    states: np.ndarray
+    actions: np.ndarray
+    mus: np.ndarray
+    values: np.ndarray
+    versions: np.ndarray
+    rewards: np.ndarray
+    ends: np.ndarray
+    bootstrap_values: np.ndarray
+
+
+class Batch(NamedTuple):
+    """What the learner takes: B transitions, in the order of the model's inputs.
+
+    Attributes:
+        states: uint8 ``[B, 84, 84, 12]``.
+        actions: int32 ``[B]``.
+        returns: the value's target, float32 ``[B]``.
+        advantages: return - value predicted when acting, float32 ``[B]``; perhaps normalised.
+        mus: behaviour probability of the action, float32 ``[B]``.
+        versions: learner updates when acting, int64 ``[B]``.
+    """
+
+    states: np.ndarray
+    actions: np.ndarray
+    returns: np.ndarray
+    advantages: np.ndarray
+    mus: np.ndarray
+    versions: np.ndarray
+
+
+def aligned_empty(shape: tuple[int, ...], dtype) -> np.ndarray:
+    """Like ``numpy.empty``, the data aligned to 64 bytes."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    buffer = np.empty(size + _ALIGNMENT_BYTES, np.uint8)
+    start = -buffer.ctypes.data % _ALIGNMENT_BYTES
+    return buffer[start : start + size].view(dtype).reshape(shape)
+
+
+def lambda_returns(
+    rewards: np.ndarray,
+    values: np.ndarray,
+    ends: np.ndarray,
+    bootstrap_values: np.ndarray,
+    gamma: float,
+    gae_lambda: float,
+) -> np.ndarray:
+    """Compute lambda-returns backwards (Schulman et al. 2016, "GAE", equation 16: return = advantage + value).
+
+    With ``gae_lambda`` 1 they are n-step returns to the end of the unroll, bootstrapped there (Mnih et al. 2016,
+    "A3C", algorithm S3). A terminated episode has no value after it. A truncated one goes on unseen, so its last
+    transition, which leads there, stands for nothing (it is to be dropped: its return here is the value of its own
+    state), and that value is the bootstrap of the transition before.
+
+    Args:
+        rewards, values: float32 ``[T, E]``.
+        ends: uint8 ``[T, E]``.
+        bootstrap_values: value of the state after step T - 1, float32 ``[E]``.
+        gamma: discount per step.
+        gae_lambda: lambda.
+
+    Returns:
+        float32 ``[T, E]``.
+    """
+    returns = np.empty_like(rewards)
+    v_t, return_t = bootstrap_values, bootstrap_values
+    for t in reversed(range(len(rewards))):
+        ahead = gamma * ((1 - gae_lambda) * v_t + gae_lambda * return_t)
+        target = rewards[t] + np.where(ends[t] == TERMINATED, np.float32(0), ahead)
+        returns[t] = np.where(ends[t] == TRUNCATED, values[t], target)
+        v_t, return_t = values[t], returns[t]
+    return returns
+
+
+class UnrollBuilder:
+    """Collects the steps of one simulator's games.
+
+    The master's thread calls ``start``, ``record`` and ``push``; between ``push`` and the simulator's next message
+    the newest step belongs to the predictor, which calls ``decide``.
+    """
+
+    def __init__(self, num_envs: int, unroll_steps: int):
+        steps, shape = unroll_steps, (unroll_steps + 1, num_envs)
+        self._steps = steps
+        self._t = 0
+        self._states = aligned_empty((*shape, *STATE_SHAPE), np.uint8)
+        self._actions = np.zeros(shape, np.int32)
+        self._mus = np.zeros(shape, np.float32)
+        self._values = np.zeros(shape, np.float32)
+        self._versions = np.zeros(shape, np.int64)
+        self._rewards = np.zeros(shape, np.float32)
+        self._ends = np.zeros(shape, np.uint8)
+
+    def start(self, frames: np.ndarray) -> np.ndarray:
+        """Forget everything and begin with first frames, uint8 ``[E, 84, 84, 3]``. Returns the states."""
+        self._t = 0
+        self._states[0] = 0
+        self._states[0, ..., -3:] = frames
+        return self._states[0]
+
+    def decide(self, actions: np.ndarray, mus: np.ndarray, values: np.ndarray, version: int) -> None:
+        """Complete the newest step with the behaviour policy's choice; arrays ``[E]``."""
+        t = self._t
+        self._actions[t], self._mus[t], self._values[t], self._versions[t] = actions, mus, values, version
+
+    def record(self, rewards: np.ndarray, ends: np.ndarray) -> Unroll | None:
+        """Add what came of the newest step's actions.
+
+        Args:
+            rewards: raw rewards, float32 ``[E]``; clipped to [-1, 1] here.
+            ends: uint8 ``[E]``.
+
+        Returns:
+            The unroll of the T steps before the newest one, if it is complete.
+        """
+        t = self._t
+        np.clip(rewards, -1, 1, out=self._rewards[t])
+        self._ends[t] = ends
+        if t < self._steps:
+            return None
+        arrays = (self._states, self._actions, self._mus, self._values, self._versions, self._rewards, self._ends)
+        return Unroll(*(array[:t] for array in arrays), bootstrap_values=self._values[t])
+
+    def push(self, frames: np.ndarray) -> np.ndarray:
+        """Open the next step with its newest frames, uint8 ``[E, 84, 84, 3]``. Returns the states to act on."""
+        if self._t == self._steps:
+            for array in (
+                self._states, self._actions, self._mus, self._values, self._versions, self._rewards, self._ends
+            ):  # fmt: skip
+                array[0] = array[self._t]
+            self._t = 0
+        t = self._t
+        stack_frames(self._states[t], frames, self._ends[t] != RUNNING, out=self._states[t + 1])
+        self._t = t + 1
+        return self._states[t + 1]
+
+
+class BatchPool:
+    """Collects transitions and hands them out in batches.
+
+    A pool of the size of a batch gives them out in the order of arrival. A larger one gives out, each time it is
+    full, all its transitions ``sample_reuse`` times over, each time in a new random order.
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        pool_states: int,
+        sample_reuse: int,
+        gamma: float,
+        gae_lambda: float,
+        normalize_advantages: bool,
+        rng: np.random.Generator,
+    ):
+        self._batch_size = batch_size
+        self._sample_reuse = sample_reuse
+        self._gamma, self._gae_lambda = gamma, gae_lambda
+        self._normalize = normalize_advantages
+        self._rng = rng
+        self._size = 0
+        self._pool = _empty_batch(pool_states)
+
+    def add(self, unroll: Unroll) -> Iterator[Batch]:
+        """Take in an unroll; yield the batches that are complete. Exhaust it before the builder goes on."""
+        returns = lambda_returns(
+            unroll.rewards, unroll.values, unroll.ends, unroll.bootstrap_values, self._gamma, self._gae_lambda
+        )
+        advantages = returns - unroll.values
+        keep = unroll.ends.reshape(-1) != TRUNCATED
+        columns = Batch(unroll.states, unroll.actions, returns, advantages, unroll.mus, unroll.versions)
+        flat = [column.reshape(-1, *column.shape[2:]) for column in columns]
+        if not keep.all():
+            flat = [column[keep] for column in flat]
+        done, total = 0, len(flat[0])
+        while done < total:
+            take = min(total - done, len(self._pool.states) - self._size)
+            for pool, column in zip(self._pool, flat, strict=True):
+                pool[self._size : self._size + take] = column[done : done + take]
+            done, self._size = done + take, self._size + take
+            if self._size == len(self._pool.states):
+                yield from self._drain()
+
+    def _drain(self) -> Iterator[Batch]:
+        self._size = 0
+        pool = self._pool
+        if self._normalize:
+            centred = pool.advantages - pool.advantages.mean()
+            pool.advantages[:] = centred / (centred.std() + 1e-8)
+        for _ in range(self._sample_reuse):
+            order = self._rng.permutation(len(pool.states)) if len(pool.states) > self._batch_size else None
+            for start in range(0, len(pool.states), self._batch_size):
+                batch = _empty_batch(self._batch_size)
+                for column, target in zip(pool, batch, strict=True):
+                    if order is None:
+                        target[:] = column
+                    else:
+                        np.take(column, order[start : start + self._batch_size], axis=0, out=target, mode="clip")
+                yield batch
+
+
+def _empty_batch(size: int) -> Batch:
+    return Batch(
+        aligned_empty((size, *STATE_SHAPE), np.uint8),
+        np.empty(size, np.int32),
+        *(np.empty(size, np.float32) for _ in range(3)),
+        np.empty(size, np.int64),
+    )
