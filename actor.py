@@ -78,9 +78,13 @@ class ActorMaster(Callback):
         self._master = master
         self._devices = inference_devices
         self._updates_per_step = updates_per_step
-        sizes = master.envs_per_simulator
-        self._builders = [UnrollBuilder(envs, config.local_time_max) for envs in sizes]
-        self._scores = [np.zeros(envs) for envs in sizes]
+        simulators = len(master.envs_per_simulator)
+        self._builders: list[UnrollBuilder | None] = [None] * simulators
+        self._scores: list[np.ndarray | None] = [None] * simulators
+        # With a pool, a simulator that has filled its unroll waits for the others: all of a pool is of one policy,
+        # the newest, where free-running simulators would drift apart by whole pools.
+        self._in_generations = config.pool_states > config.batch_size
+        self._held: list[_Request] = []
         seeds = np.random.SeedSequence(config.seed).spawn(1 + len(inference_devices) * config.predictor_thread_per_gpu)
         self._rngs = [np.random.default_rng(seed) for seed in seeds]
         self._pool = BatchPool(
@@ -230,24 +234,45 @@ class ActorMaster(Callback):
                 self._on_step(block)
 
     def _on_step(self, block: StepBlock) -> None:
-        builder, scores = self._builders[block.index], self._scores[block.index]
         self.emulator_frames += block.emulator_frames
+        unroll, drained = None, False
         if block.sequence == 0:
-            scores[:] = 0
-            states = builder.start(block.frames)
+            states = self._begin_life(block)
         else:
-            self.steps += len(scores)
-            scores += block.rewards
-            for env in np.flatnonzero(block.ends != RUNNING):
-                self.online_scores.append(float(scores[env]))
-                self.episodes += 1
-                scores[env] = 0
+            self._count(block)
+            builder = self._builders[block.index]
             unroll = builder.record(block.rewards, block.ends)
             if unroll is not None:
                 for batch in self._pool.add(unroll):
                     self._put(batch)
+                    drained = True
             states = builder.push(block.frames)
-        self._requests.put(_Request(block.index, block.life, builder, states))
+        request = _Request(block.index, block.life, self._builders[block.index], states)
+        if unroll is None or not self._in_generations:
+            self._requests.put(request)
+            return
+        self._held.append(request)
+        if drained or len(self._held) == len(self._builders):
+            for request in self._held:
+                self._requests.put(request)
+            self._held.clear()
+
+    def _begin_life(self, block: StepBlock) -> np.ndarray:
+        # A new builder: a predictor may still be at work on the one of the life that ended.
+        index = block.index
+        self._builders[index] = UnrollBuilder(len(block.ends), self._config.local_time_max)
+        self._scores[index] = np.zeros(len(block.ends))
+        self._held = [request for request in self._held if request.index != index]
+        return self._builders[index].start(block.frames)
+
+    def _count(self, block: StepBlock) -> None:
+        scores = self._scores[block.index]
+        self.steps += len(scores)
+        scores += block.rewards
+        for env in np.flatnonzero(block.ends != RUNNING):
+            self.online_scores.append(float(scores[env]))
+            self.episodes += 1
+            scores[env] = 0
 
     def _put(self, batch: Batch) -> None:
         start = time.perf_counter()

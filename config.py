@@ -182,6 +182,21 @@ class Config:
     def gpu_ids(self) -> tuple[int, ...]:
         return tuple(int(part) for part in self.gpu.split(",")) if self.gpu else ()
 
+    def saved(self) -> Config:
+        """The configuration saved in this one's output directory, to be resumed; this one if there is none."""
+        path = Path(self.output or self.default_output()) / CONFIG_FILE
+        try:
+            record = json.loads(path.read_text()) if path.is_file() else {}
+            fields = {f.name: f for f in dataclasses.fields(self) if record.get(f.name) is not None}
+            values = {
+                name: Schedule.parse(record[name]) if f.type.startswith("Schedule") else record[name]
+                for name, f in fields.items()
+            }
+        except (OSError, ValueError, AttributeError) as error:
+            raise UsageError(f"{path} cannot be read ({error}): mend it, or start afresh with a new --output") from None
+        values.pop("load", None)  # the run has weights of its own by now
+        return dataclasses.replace(self, **values)
+
     def save(self, path: Path) -> None:
         """Write the configuration as JSON."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -285,6 +300,8 @@ def parse_args(argv: list[str] | None = None) -> Config:
                 limits = f"at least {low}" if high == math.inf else f"from {low} to {high}"
                 raise UsageError(f"--{f.name.replace('_', '-')} {value} is out of range: it must be {limits}")
     config = Config(**given)
+    if config.resume:
+        config = dataclasses.replace(config.saved(), **given)
     if config.gpu is not None:
         parts = config.gpu.split(",")
         if not all(part.isdecimal() for part in parts) or len(set(parts)) != len(parts):

@@ -138,6 +138,12 @@ class ModelExporter(Callback):
         write_model(self._path, self.trainer.sess.run(tensors), metadata)
 
 
+def _session_creator(cores: int) -> NewSessionCreator:
+    creator = NewSessionCreator()
+    creator.config = session_config(cores)  # given to the constructor, it warns of GPUs that were used before
+    return creator
+
+
 def _schedule_setter(name: str, schedule: Schedule, updates_per_step: int) -> ScheduledHyperParamSetter:
     changes = [(0, schedule.initial), *((update // updates_per_step, value) for update, value in schedule.changes)]
     return ScheduledHyperParamSetter(name, changes, step_based=True)
@@ -183,6 +189,7 @@ def train(config: Config, protocol: Protocol, model_file: ModelFile | None, core
     checkpoint = prepare_output(config)
     output = Path(config.output)
     logger.set_logger_dir(str(output), action="k")
+    logger.info(describe(config, cores))
     config.save(output / CONFIG_FILE)
     tfv1.set_random_seed(config.seed)
     devices = Devices.split(max(num_gpus, len(config.gpu_ids)))
@@ -219,7 +226,7 @@ def train(config: Config, protocol: Protocol, model_file: ModelFile | None, core
                 ModelSaver(),
                 ModelExporter(output / f"{file_name(config.env)}.npz", config, protocol, actor, evaluator),
             ],
-            session_creator=NewSessionCreator(config=session_config(cores)),
+            session_creator=_session_creator(cores),
             session_init=session_init,
             steps_per_epoch=config.steps_per_epoch,
             starting_epoch=starting_epoch,
@@ -228,6 +235,17 @@ def train(config: Config, protocol: Protocol, model_file: ModelFile | None, core
         actor.raise_failure()
     finally:
         actor.close()
+
+
+def describe(config: Config, cores: int) -> str:
+    """What a run is about to do, in words: what was chosen for this machine and what the learner's settings are."""
+    return (
+        f"network {config.network}, {config.num_envs} games in {config.simulator_proc} simulators on {cores} cores; "
+        f"unrolls of {config.local_time_max} steps, batches of {config.batch_size} states drawn from "
+        f"{config.pool_states}, each used {config.sample_reuse}x; {config.correction}, gamma {config.gamma}, "
+        f"lambda {config.gae_lambda}; Adam {config.learning_rate}, epsilon {config.adam_epsilon}, "
+        f"gradient clip {config.gradient_clip} {config.gradient_clip_norm}; entropy {config.entropy_beta}"
+    )
 
 
 def visible_gpus(gpu_ids: tuple[int, ...] | None) -> int:

@@ -9,6 +9,7 @@
 Typed without an active environment it runs in the project's own, .venv, which `make train` and `make test` create.
 """
 
+import contextlib
 import importlib.util
 import os
 import sys
@@ -49,9 +50,24 @@ def main() -> None:
         sys.exit(130)
 
 
+@contextlib.contextmanager
+def quiet_stderr():
+    """Drop what native libraries say while they are loaded; TensorFlow's notes there cannot be turned off."""
+    sys.stderr.flush()
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
+
+
 def run(config, protocol, cores: int) -> None:
-    import common
-    import learner
+    with quiet_stderr():
+        import common
+        import learner
     from model import check_model, load_policy, read_model
 
     model_file = None

@@ -1,0 +1,240 @@
+"""The command line, end to end: real Pong, real processes, sockets and trainers; and nobody is left behind."""
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MARK = "TRAIN_ATARI_TEST_RUN"
+SHORT = ["--num-envs", "8", "--simulator-proc", "2", "--local-time-max", "16", "--pool-states", "256"]
+EPOCH = ["--steps-per-epoch", "8", "--eval-every", "0"]
+
+
+@dataclasses.dataclass
+class Run:
+    """A run of the command line: its process, and the mark that all its descendants inherit."""
+
+    process: subprocess.Popen
+    mark: str
+
+    def finish(self, timeout_s: float = 180) -> str:
+        out, _ = self.process.communicate(timeout=timeout_s)
+        return out
+
+    def alive(self) -> list[int]:
+        """Processes of this run that are alive, the first one included."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdecimal():
+                try:
+                    state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                    if self.mark.encode() in (entry / "environ").read_bytes() and state != "Z":
+                        found.append(int(entry.name))
+                except (OSError, IndexError):
+                    continue
+        return found
+
+    def wait_all_gone(self, timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while self.alive():
+            if time.monotonic() > deadline:
+                return False
+        return True
+
+
+def start(*args: str, **env: str) -> Run:
+    mark = uuid.uuid4().hex
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train-atari.py"), *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, MARK: mark, **env},
+    )
+    return Run(process, mark)
+
+
+def run(*args: str, status: int = 0, **env: str) -> str:
+    """Run the command line to its end, check its exit status and that no process of it is left."""
+    started = start(*args, **env)
+    out = started.finish()
+    assert started.process.returncode == status, out
+    assert started.wait_all_gone(3), "a process was left behind"
+    return out
+
+
+def stats(output: Path) -> list[dict]:
+    return json.loads((output / "stats.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """Two short epochs on Pong, the second with an evaluation."""
+    output = tmp_path_factory.mktemp("trained") / "run"
+    out = run(
+        *SHORT, "--steps-per-epoch", "8", "--max-epoch", "2", "--eval-every", "2", "--eval-episode", "2",
+        "--learning-rate", "0.001,12:0.0005", "--output", str(output),
+    )  # fmt: skip
+    assert "Pong-v0: frameskip 2 to 4 at random, sticky actions 0.25, 6 actions" in out
+    return output
+
+
+def test_training_writes_what_it_measured(trained):
+    first, second = stats(trained)
+    for name in (
+        "states_per_s", "frames_per_s", "policy_lag_mean", "policy_lag_max", "policy_loss", "value_loss", "entropy",
+    ):  # fmt: skip
+        assert np.isfinite(second[name]), name
+    assert first["steps"] >= 128 * 8 / 2
+    assert second["steps"] > first["steps"]
+    assert 2 <= second["frames_per_s"] / second["states_per_s"] <= 4
+    assert 0 < second["entropy"] <= np.log(6) + 1e-3
+    assert second["value_loss"] >= 0
+    assert -21 <= second["mean_score"] <= second["max_score"] <= 21
+    assert "mean_score" not in first
+    assert second["learning_rate"] == pytest.approx(0.0005)
+
+
+def test_training_writes_tensorboard_events(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained)).Reload()
+    assert {"policy_lag_mean", "states_per_s", "mean_score", "entropy"} <= set(events.Tags()["scalars"])
+
+
+def test_training_saves_its_configuration_and_a_model_that_says_what_it_is(trained):
+    config = json.loads((trained / "config.json").read_text())
+    assert (config["network"], config["num_envs"], config["learning_rate"]) == ("small", 8, "0.001,12:0.0005")
+    with np.load(trained / "Pong-v0.npz", allow_pickle=False) as model:
+        metadata = json.loads(str(model["metadata"]))
+    assert metadata["network"] == "small"
+    assert metadata["env"] == "Pong-v0"
+    assert metadata["updates"] == 16
+    assert metadata["protocol"]["actions"][1] == "FIRE"
+    assert metadata["evaluation"]["episodes"] == 2
+
+
+def test_resume_continues_the_run(trained):
+    before = stats(trained)
+    run("--resume", "--output", str(trained), "--max-epoch", "3", "--eval-every", "0")
+    after = stats(trained)
+    assert [record["epoch_num"] for record in after] == [1, 2, 3]
+    assert [record["global_step"] for record in after] == [8, 16, 24]
+    assert after[:2] == before
+    assert after[2]["steps"] > before[1]["steps"]
+    assert after[2]["learning_rate"] == pytest.approx(0.0005)
+
+
+def test_eval_plays_the_number_of_episodes_and_reports(trained, tmp_path):
+    out = run(
+        "--task", "eval", "--env", "Pong-v0", "--load", str(trained / "Pong-v0.npz"), "--episode", "3",
+        "--output", str(tmp_path),
+    )  # fmt: skip
+    record = json.loads((tmp_path / "eval.json").read_text())
+    assert len(record["scores"]) == record["episodes"] == 3
+    assert record["published"] == 21
+    assert record["mean"] == pytest.approx(np.mean(record["scores"]))
+    assert f"mean {record['mean']:.2f}" in out
+
+
+def test_dump_video_records_the_game(trained, tmp_path):
+    run(
+        "--task", "dump_video", "--load", str(trained / "Pong-v0.npz"), "--env", "Pong-v0", "--output", str(tmp_path),
+        "--episode", "1",
+    )  # fmt: skip
+    (video,) = tmp_path.iterdir()
+    assert re.fullmatch(r"Pong-v0-episode-001-score--?\d+\.mp4", video.name)
+    frames = imageio_ffmpeg.read_frames(str(video))
+    assert next(frames)["size"] == (160, 210)
+    assert np.frombuffer(next(frames), np.uint8).max() > 0
+
+
+@pytest.mark.parametrize("gpus", ["0,1", "0,1,2,3", "0,1,2,3,4,5,6,7"])
+def test_several_gpus_build_several_towers_on_any_machine(gpus, tmp_path):
+    training = len(gpus.split(",")) // 2
+    out = run(
+        *SHORT, "--batch-size", "64", "--steps-per-epoch", "4", "--eval-every", "0", "--max-epoch", "1",
+        "--gpu", gpus, "--output", str(tmp_path / "run"),
+    )  # fmt: skip
+    (record,) = stats(tmp_path / "run")
+    assert record["updates"] == 4 * training
+    if "CUDA_VISIBLE_DEVICES" not in os.environ:
+        assert f"--gpu {gpus}" in out
+
+
+def test_the_original_command_and_network_run(tmp_path):
+    run(
+        "--env", "Breakout-v0", "--gpu", "0", "--network", "batch-a3c", "--num-envs", "8", "--steps-per-epoch", "3",
+        "--max-epoch", "1", "--eval-every", "0", "--output", str(tmp_path / "run"),
+    )  # fmt: skip
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["correction"] == "clipped-is"
+    assert config["local_time_max"] == 5
+    assert stats(tmp_path / "run")[0]["policy_lag_mean"] <= 8 * 5 / 256 + 2
+
+
+def start_training(output: Path) -> Run:
+    """Start a training and wait for its first epoch to end."""
+    started = start(*SHORT, *EPOCH, "--output", str(output))
+    for line in started.process.stdout:
+        if "Start Epoch 2" in line:
+            return started
+    raise AssertionError("training did not start")
+
+
+def test_ctrl_c_stops_all_without_a_traceback(tmp_path):
+    started = start_training(tmp_path / "run")
+    assert len(started.alive()) == 4  # the learner, the nursery, two simulators
+    os.killpg(started.process.pid, signal.SIGINT)
+    out = started.finish(15)
+    assert started.process.returncode == 130
+    assert "Traceback" not in out
+    assert started.wait_all_gone(3)
+
+
+def test_a_killed_learner_leaves_nobody(tmp_path):
+    started = start_training(tmp_path / "run")
+    started.process.kill()
+    assert started.wait_all_gone(3)
+
+
+ERRORS = {
+    "unknown environment": (["--env", "Breakot-v0"], "Breakout-v0"),
+    "no Atari game": (["--env", "CartPole-v1"], "no Atari game"),
+    "no list of GPUs": (["--gpu", "zero"], "--gpu 0"),
+    "out of range": (["--batch-size", "0"], "--batch-size"),
+    "no number": (["--gamma", "high"], "--gamma"),
+    "no model named": (["--task", "eval"], "--load"),
+    "missing model": (["--task", "eval", "--load", "none.npz"], "none.npz"),
+    "nothing to resume": (["--resume", "--output", "nothing-here"], "no run to resume"),
+    "no display": (["--task", "play", "--load", "{model}"], "dump_video"),
+    "another run's directory": (["--output", "{run}"], "--resume"),
+    "another number of actions": (["--task", "eval", "--env", "Breakout-v0", "--load", "{model}"], "actions"),
+    "another network": (["--task", "eval", "--network", "batch-a3c", "--load", "{model}"], "--network"),
+    "corrupt model": (["--task", "eval", "--load", "{corrupt}"], "corrupt.npz"),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_a_users_error_is_told_in_one_line(case, trained, tmp_path):
+    args, remedy = ERRORS[case]
+    corrupt = tmp_path / "corrupt.npz"
+    corrupt.write_bytes((trained / "Pong-v0.npz").read_bytes()[:1000])
+    places = {"model": str(trained / "Pong-v0.npz"), "run": str(trained), "corrupt": str(corrupt)}
+    out = run(*(arg.format(**places) for arg in args), status=2, DISPLAY="", WAYLAND_DISPLAY="")
+    message = [line for line in out.splitlines() if line.startswith("train-atari.py: ")]
+    assert len(message) == 1
+    assert remedy in message[0]
+    assert "Traceback" not in out
