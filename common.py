@@ -6,6 +6,8 @@ plays a number of episodes that is fixed beforehand, so that short episodes are 
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import math
 import os
@@ -14,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from atari_wrapper import FRAMES_PER_S, STATE_SHAPE, Protocol, make_player, stack_frames
+from atari_wrapper import FRAME_SHAPE, FRAMES_PER_S, STATE_SHAPE, Protocol, make_player, stack_frames
 from config import UsageError, file_name, spread
 from nursery import Nursery
-from simulator import ATARI_PLAYER, REST, RUNNING, SimulatorMaster
+from simulator import ATARI_PLAYER, REST, RUNNING, SimulatorClosedError, SimulatorMaster
 
 import imageio_ffmpeg
 import numpy as np
@@ -26,6 +28,7 @@ RANDOM_ACTION_PROBABILITY = 0.01
 EVALUATION = f"greedy with {RANDOM_ACTION_PROBABILITY:.0%} random actions"
 _GAMES_PER_SIMULATOR = 8
 _STEP_TIMEOUT_S = 120.0
+_STATISTICS_STEPS = 2000
 _SCORES_FILE = Path(__file__).resolve().parent / "scores.json"
 
 # States, uint8 [B, 84, 84, 12] -> policy, float32 [B, A], and value, float32 [B].
@@ -101,7 +104,8 @@ def evaluate(
     processes: int,
     seed: int,
     player: str = ATARI_PLAYER,
-    on_episodes: Callable[[int], None] = lambda done: None,
+    max_games: int | None = None,
+    on_episode: Callable[[float], None] = lambda score: None,
 ) -> Scores:
     """Play exactly ``episodes`` whole episodes on simulator processes.
 
@@ -112,30 +116,28 @@ def evaluate(
         processes: simulator processes, at most.
         seed: of the games and the random actions.
         player: ``module:function`` that makes one game.
-        on_episodes: told the number of finished episodes when it changes.
+        max_games: games that play at the same time, at most; by default 8 for each process.
+        on_episode: told the score of each episode when it ends.
 
     Raises:
         RuntimeError: no simulator made a step for two minutes.
+        SimulatorClosedError: the window that a game was shown in was closed.
     """
-    games = min(episodes, _GAMES_PER_SIMULATOR * processes)
+    games = min(episodes, max_games or _GAMES_PER_SIMULATOR * processes)
     sizes = spread(games, min(processes, games))
     quotas = iter(spread(episodes, games))
     blocks = [_Block(tuple(next(quotas) for _ in range(envs))) for envs in sizes]
     rng = np.random.default_rng(seed)
-    done = 0
-    nursery = Nursery()
-    master = SimulatorMaster(nursery, sizes, player_args, player, seed)
+    master = SimulatorMaster(Nursery(), sizes, player_args, player, seed)
     try:
-        while done < episodes:
+        while any(block.left.any() for block in blocks):
             step = master.receive(_STEP_TIMEOUT_S)
             if step is None:
                 raise RuntimeError(f"no simulator made a step for {_STEP_TIMEOUT_S:g} s")
             block = blocks[step.index]
             states = block.on_step(step)
-            finished = int((step.ends != RUNNING).sum())
-            if finished:
-                done += finished
-                on_episodes(done)
+            for env in np.flatnonzero(step.ends != RUNNING):
+                on_episode(block.finished[env][-1])
             if block.left.any():
                 actions = greedy_actions(policy(states)[0], rng)
                 master.send(step.index, step.life, np.where(block.left > 0, actions, REST).astype(np.int8))
@@ -179,6 +181,29 @@ def report_scores(scores: Scores, protocol: Protocol, directory: Path, report: C
     return path
 
 
+def frame_statistics(env_id: str, seed: int) -> tuple[np.ndarray, float]:
+    """Measure a game under random actions.
+
+    Returns:
+        The mean frame, float32 ``[84, 84, 3]``, and the deviation of all pixels from it; pixels from 0 to 255.
+    """
+    player = make_player(env_id)
+    rng = np.random.default_rng(seed)
+    frame, _ = player.reset(seed=seed)
+    total, squares = np.zeros(FRAME_SHAPE), np.zeros(FRAME_SHAPE)
+    for _ in range(_STATISTICS_STEPS):
+        pixels = frame.astype(np.float64)
+        total += pixels
+        squares += pixels**2
+        frame, _, terminated, truncated, _ = player.step(int(rng.integers(player.action_space.n)))
+        if terminated or truncated:
+            frame, _ = player.reset()
+    player.close()
+    mean = total / _STATISTICS_STEPS
+    variance = (squares / _STATISTICS_STEPS - mean**2).mean()
+    return mean.astype(np.float32), max(1.0, float(np.sqrt(variance)))
+
+
 class Step(NamedTuple):
     """One step of an episode: its raw reward, and the emulator frames it took."""
 
@@ -204,21 +229,25 @@ def play_episode(player, policy: Policy, rng: np.random.Generator, seed: int) ->
 
 
 def play(policy: Policy, env_id: str, episodes: int, seed: int, report: Callable[[str], None] = print) -> None:
-    """Show the agent play in a window, at the game's own speed.
+    """Show the agent play in a window, at the game's own speed, until the window is closed.
 
     Raises:
         UsageError: there is no display.
     """
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise UsageError("there is no display to play on: record videos instead, with --task dump_video")
-    player = make_player(env_id, render_mode="human")
-    rng = np.random.default_rng(seed)
-    try:
-        for episode in range(episodes):
-            score = sum(step.reward for step in play_episode(player, policy, rng, seed * 1_000_000 + episode))
-            report(f"episode {episode + 1}/{episodes}: score {score:g}")
-    finally:
-        player.close()
+    done = itertools.count(1)
+    # The game runs in a process of its own, also because its OpenGL and TensorFlow can clash in one.
+    with contextlib.suppress(SimulatorClosedError):
+        evaluate(
+            policy,
+            {"env_id": env_id, "render_mode": "human"},
+            episodes,
+            processes=1,
+            seed=seed,
+            max_games=1,
+            on_episode=lambda score: report(f"episode {next(done)}/{episodes}: score {score:g}"),
+        )
 
 
 def record(
@@ -236,7 +265,7 @@ def record(
     paths = []
     for episode in range(episodes):
         player = make_player(env_id, render_mode="rgb_array")
-        height, width = player.render().shape[:2]
+        height, width = player.unwrapped.observation_space.shape[:2]
         stem = f"{file_name(env_id)}-episode-{episode + 1:03d}"
         unfinished = directory / f".{stem}.unfinished.mp4"
         video = imageio_ffmpeg.write_frames(

@@ -290,8 +290,7 @@ def parse_args(argv: list[str] | None = None) -> Config:
     Raises:
         UsageError: an unknown flag or a value out of its range, in one line.
     """
-    given = {key: value for key, value in vars(make_parser().parse_args(argv)).items() if value not in (None, False)
-             or (key == "normalize_advantages" and value is not None)}
+    given = {name: value for name, value in vars(make_parser().parse_args(argv)).items() if value is not None}
     for f in dataclasses.fields(Config):
         value = given.get(f.name)
         if isinstance(value, (int, float)) and not isinstance(value, bool):

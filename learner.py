@@ -14,9 +14,9 @@ from pathlib import Path
 
 from actor import ActorMaster
 from atari_wrapper import Protocol
-from common import EVALUATION, Scores, evaluate
+from common import EVALUATION, Scores, evaluate, frame_statistics
 from config import CONFIG_FILE, Config, Schedule, UsageError, file_name
-from model import NETWORKS, Model, ModelFile, make_policy, session_config, write_model
+from model import NETWORKS, FrameStatistics, Model, ModelFile, make_policy, session_config, write_model
 from nursery import Nursery
 from simulator import SimulatorMaster
 
@@ -198,7 +198,7 @@ def train(config: Config, protocol: Protocol, model_file: ModelFile | None, core
     master = SimulatorMaster(nursery, config.envs_per_simulator, {"env_id": config.env}, seed=config.seed)
     actor = ActorMaster(config, master, list(devices.infer), updates_per_step)
     try:
-        model = Model(config, len(protocol.actions))
+        model = Model(config, len(protocol.actions), FrameStatistics(*frame_statistics(config.env, config.seed)))
         if updates_per_step == 1:
             data = FeedInput(actor.dataflow())
         else:

@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-from atari_wrapper import STATE_SHAPE, Protocol
+from atari_wrapper import FRAME_HISTORY, FRAME_SHAPE, STATE_SHAPE, Protocol
 from config import Config, UsageError
 
 import numpy as np
@@ -52,6 +52,7 @@ class Network:
         hidden: units of the hidden layer ``fc0``.
         prelu: whether the hidden layer's activation is a PReLU with one learned slope (else a ReLU).
         policy_scale, value_scale: variance scaling of the heads' initial weights; 2 in all other layers.
+        normalize_input: whether the game's mean frame is subtracted and the rest has deviation 1; else pixels / 255.
     """
 
     convs: tuple[Conv, ...]
@@ -59,11 +60,12 @@ class Network:
     prelu: bool
     policy_scale: float
     value_scale: float
+    normalize_input: bool
 
     def variable_shapes(self, num_actions: int) -> dict[str, tuple[int, ...]]:
         """Name and shape of each variable, in the order of the layers."""
         size, _, channels = STATE_SHAPE
-        shapes = {}
+        shapes = {"input/mean": FRAME_SHAPE, "input/std": ()} if self.normalize_input else {}
         for conv in self.convs:
             shapes[f"{conv.name}/W"] = (conv.kernel, conv.kernel, channels, conv.channels)
             shapes[f"{conv.name}/b"] = (conv.channels,)
@@ -89,6 +91,7 @@ NETWORKS = {
         prelu=True,
         policy_scale=2.0,
         value_scale=2.0,
+        normalize_input=False,
     ),
     # Mnih et al. 2016, "A3C", section 8, over colour frames. A policy that starts out uniform explores.
     "small": Network(
@@ -100,20 +103,60 @@ NETWORKS = {
         prelu=False,
         policy_scale=1e-4,
         value_scale=1.0,
+        normalize_input=True,
     ),
 }
 
 
-def build_network(network: Network, states: tf.Tensor, num_actions: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Build the network's graph in the current variable scope.
+class FrameStatistics(NamedTuple):
+    """What ``normalize_input`` needs to know of a game; pixels from 0 to 255.
 
-    The division of the pixels by 255 is folded into the first convolution's weights: the product is the same, the
-    image is not gone over once more.
+    Attributes:
+        mean: the mean frame, float32 ``[84, 84, 3]``.
+        std: deviation of all pixels from it.
+    """
+
+    mean: np.ndarray
+    std: float
+
+
+def _first_convolution(states: tf.Tensor, weights: tf.Tensor, conv: Conv, normalize: bool, statistics) -> tf.Tensor:
+    """Convolve normalised pixels without going over the image to normalise it: the convolution is linear.
+
+    Pixels / 255 is a matter of the weights. The mean frame's own convolution, once for a batch and apart for each of
+    the four frames of the history, is subtracted where a state has that frame: before an episode's first it is zeros.
+    """
+    x = tf.cast(states, tf.float32)
+    if not normalize:
+        return tf.nn.conv2d(x, weights / 255.0, conv.stride, conv.padding)
+    mean_init, std_init = statistics or FrameStatistics(np.zeros(FRAME_SHAPE, np.float32), 255.0)
+    with tfv1.variable_scope("input"):
+        mean = tfv1.get_variable("mean", initializer=tf.constant(mean_init, tf.float32), trainable=False)
+        std = tfv1.get_variable("std", initializer=tf.constant(std_init, tf.float32), trainable=False)
+    weights = weights / std
+    k, channels = conv.kernel, conv.channels
+    per_frame = tf.reshape(weights, [k, k, FRAME_HISTORY, 3, channels])
+    per_frame = tf.reshape(tf.transpose(per_frame, [0, 1, 3, 2, 4]), [k, k, 3, FRAME_HISTORY * channels])
+    of_mean = tf.nn.conv2d(mean[None], per_frame, conv.stride, conv.padding)
+    height, width = of_mean.shape[1:3]
+    of_mean = tf.reshape(of_mean, [height * width, FRAME_HISTORY, channels])
+    of_mean = tf.reshape(tf.transpose(of_mean, [1, 0, 2]), [FRAME_HISTORY, -1])
+    probe = tf.reduce_max(x[:, ::6, ::6, :], axis=[1, 2])
+    present = tf.cast(tf.reduce_max(tf.reshape(probe, [-1, FRAME_HISTORY, 3]), axis=2) > 0, tf.float32)
+    offset = tf.reshape(tf.matmul(present, of_mean), [-1, height, width, channels])
+    return tf.nn.conv2d(x, weights, conv.stride, conv.padding) - offset
+
+
+def build_network(
+    network: Network, states: tf.Tensor, num_actions: int, statistics: FrameStatistics | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Build the network's graph in the current variable scope.
 
     Args:
         network: which.
         states: uint8 ``[B, 84, 84, 12]``.
         num_actions: A.
+        statistics: initial values of a ``normalize_input`` network's ``input/mean`` and ``input/std``.
 
     Returns:
         The policy's logits, float32 ``[B, A]``, and the value, float32 ``[B]``.
@@ -126,15 +169,16 @@ def build_network(network: Network, states: tf.Tensor, num_actions: int) -> tupl
             weights = tfv1.get_variable("W", shapes[f"{layer}/W"], initializer=init)
             return weights, tfv1.get_variable("b", shapes[f"{layer}/b"], initializer=tfv1.zeros_initializer())
 
-    x = tf.cast(states, tf.float32)
-    pixel_scale = 1 / 255.0
-    for conv in network.convs:
+    x = states
+    for layer, conv in enumerate(network.convs):
         weights, bias = variables(conv.name)
-        x = tf.nn.conv2d(x, weights * pixel_scale, conv.stride, conv.padding)
+        if layer == 0:
+            x = _first_convolution(x, weights, conv, network.normalize_input, statistics)
+        else:
+            x = tf.nn.conv2d(x, weights, conv.stride, conv.padding)
         x = tf.nn.relu(tf.nn.bias_add(x, bias))
         if conv.pool > 1:
             x = tf.nn.max_pool2d(x, conv.pool, conv.pool, "VALID")
-        pixel_scale = 1.0
     x = tf.reshape(x, [-1, shapes["fc0/W"][0]])
     weights, bias = variables("fc0")
     x = tf.matmul(x, weights) + bias
@@ -221,9 +265,10 @@ class Model(ModelDesc):
     The tensors ``policy`` ``[B, A]`` and ``value`` ``[B]`` are what a predictor fetches.
     """
 
-    def __init__(self, config: Config, num_actions: int):
+    def __init__(self, config: Config, num_actions: int, statistics: FrameStatistics | None = None):
         self._config = config
         self._num_actions = num_actions
+        self._statistics = statistics
         self._network = NETWORKS[config.network]
 
     def inputs(self):
@@ -238,7 +283,7 @@ class Model(ModelDesc):
 
     def build_graph(self, state, action, returns, advantage, mu, version):
         config = self._config
-        logits, value = build_network(self._network, state, self._num_actions)
+        logits, value = build_network(self._network, state, self._num_actions, self._statistics)
         policy = tf.nn.softmax(logits, name="policy")
         value = tf.identity(value, name="value")
         if not self.training:

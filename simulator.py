@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import logging
 import os
 import shutil
 import tempfile
@@ -40,6 +41,7 @@ _ORPHAN_CHECK_MS = 1000
 _FAILED_STARTS = 3
 _CONNECT_TIMEOUT_S = 10.0
 ATARI_PLAYER = "atari_wrapper:make_player"
+_log = logging.getLogger(__name__)
 
 
 class MessageError(ValueError):
@@ -48,6 +50,10 @@ class MessageError(ValueError):
 
 class SimulatorError(RuntimeError):
     """A simulator failed in a way that a new one would too; the text holds its traceback."""
+
+
+class SimulatorClosedError(Exception):
+    """A simulator left of its own accord: its window was closed."""
 
 
 class StepBlock(NamedTuple):
@@ -300,6 +306,7 @@ class SimulatorMaster:
 
         Raises:
             SimulatorError: a simulator failed several times before its first step.
+            SimulatorClosedError: a simulator's window was closed.
         """
         deadline = time.monotonic() + timeout_s
         while True:
@@ -316,9 +323,8 @@ class SimulatorMaster:
     def _decode(self, message: list[zmq.Frame]) -> StepBlock | None:
         try:
             decoded = decode([frame.buffer for frame in message], self.envs_per_simulator)
-        except MessageError:
-            self.malformed_messages += 1
-            return None
+        except MessageError as error:
+            return self._refuse(str(error))
         index, life = decoded[:2]
         if life != self._life[index]:  # what a life that ended had under way
             return None
@@ -326,11 +332,15 @@ class SimulatorMaster:
             self._last_words[index] = decoded[2]
             return None
         if decoded.sequence != self._next_sequence[index]:
-            self.malformed_messages += 1
-            return None
+            return self._refuse(f"step {decoded.sequence} of simulator {index} out of turn")
         self._next_sequence[index] += 1
         self._failed_starts[index] = 0
         return decoded
+
+    def _refuse(self, reason: str) -> None:
+        self.malformed_messages += 1
+        if self.malformed_messages.bit_count() == 1:  # the 1st, 2nd, 4th, 8th ...
+            _log.warning("%d messages refused so far, the last one because: %s", self.malformed_messages, reason)
 
     def _bury(self) -> None:
         for index, life, status in self._nursery.exits():
@@ -338,10 +348,13 @@ class SimulatorMaster:
                 continue
             if self._next_sequence[index] == 0:
                 self._failed_starts[index] += 1
+            if status == 0:
+                raise SimulatorClosedError
             words = self._last_words[index] or f"it ended with status {status} and left no traceback"
             if self._last_words[index] or self._failed_starts[index] >= _FAILED_STARTS:
                 raise SimulatorError(f"simulator {index} fails:\n{words}")
             self.restarts += 1
+            _log.warning("simulator %d ended with status %d: a new one takes its place", index, status)
             self._spawn(index)
 
     def send(self, index: int, life: int, actions: np.ndarray) -> None:

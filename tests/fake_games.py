@@ -51,6 +51,7 @@ class FakeCountingGame:
         truncated: whether the episodes are truncated rather than terminated, over and over.
         raise_at: the step of the game's life that raises, counted from 1.
         exit_at: the step of the game's life that ends the process.
+        exit_status: the status that it ends with.
     """
 
     def __init__(
@@ -59,9 +60,10 @@ class FakeCountingGame:
         truncated: Sequence[bool] = (False,),
         raise_at: int | None = None,
         exit_at: int | None = None,
+        exit_status: int = 7,
     ):
         self._lengths, self._truncated = lengths, truncated
-        self._raise_at, self._exit_at = raise_at, exit_at
+        self._raise_at, self._exit_at, self._exit_status = raise_at, exit_at, exit_status
         self._seed, self._episode, self._step, self._life_steps, self._frames = 0, -1, 0, 0, 0
 
     @staticmethod
@@ -81,7 +83,7 @@ class FakeCountingGame:
         if self._life_steps == self._raise_at:
             raise ValueError(f"fake failure at step {self._life_steps}")
         if self._life_steps == self._exit_at:
-            os._exit(7)
+            os._exit(self._exit_status)
         over = self._step == self._lengths[self._episode % len(self._lengths)]
         cut = over and self._truncated[self._episode % len(self._truncated)]
         frame = FakeFrame(self._seed, self._episode, self._step, action).paint()

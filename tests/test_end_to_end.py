@@ -29,8 +29,10 @@ class Run:
     mark: str
 
     def finish(self, timeout_s: float = 180) -> str:
-        out, _ = self.process.communicate(timeout=timeout_s)
-        return out
+        try:
+            return self.process.communicate(timeout=timeout_s)[0]
+        finally:
+            self.process.kill()
 
     def alive(self) -> list[int]:
         """Processes of this run that are alive, the first one included."""

@@ -62,10 +62,10 @@ def literal_n_step_returns(rewards, values, ends, bootstrap_values, gamma):
 def unroll_arrays(draw):
     steps, envs = draw(st.integers(1, 7)), draw(st.integers(1, 3))
     reals = st.floats(-8, 8, width=32)
-    array = lambda shape: draw(hnp.arrays(np.float32, shape, elements=reals))  # noqa: E731
     kinds = draw(st.sampled_from([(R, T, C), (R, R, R, T, C), (R,), (T,), (C,)]))
     ends = draw(hnp.arrays(np.uint8, (steps, envs), elements=st.sampled_from(kinds)))
-    return array((steps, envs)), array((steps, envs)), ends, array((envs,))
+    rewards, values = (draw(hnp.arrays(np.float32, (steps, envs), elements=reals)) for _ in range(2))
+    return rewards, values, ends, draw(hnp.arrays(np.float32, envs, elements=reals))
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)

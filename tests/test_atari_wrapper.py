@@ -1,0 +1,287 @@
+"""The game against the written protocol (original.md), on real frames of the emulator."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from atari_wrapper import FireReset, get_protocol, make_player, stack_frames
+from config import UsageError
+
+import cv2
+import gymnasium
+import numpy as np
+import pytest
+
+GAMES = json.loads((Path(__file__).parents[1] / "scores.json").read_text())["scores"]
+
+
+@pytest.fixture(scope="module")
+def film() -> tuple[np.ndarray, np.ndarray]:
+    """30 steps of Breakout: the emulator's screens, uint8 [30, 210, 160, 3], and the player's frames."""
+    player = make_player("Breakout-v0")
+    rng = np.random.default_rng(0)
+    frames, screens = [player.reset(seed=3)[0]], [player.unwrapped.ale.getScreenRGB()]
+    for _ in range(29):
+        frames.append(player.step(int(rng.integers(4)))[0])
+        screens.append(player.unwrapped.ale.getScreenRGB())
+    player.close()
+    return np.stack(screens), np.stack(frames)
+
+
+# The newest frame.
+
+
+def literal_bilinear(screen: np.ndarray) -> np.ndarray:
+    """84x84 pixels, each the mix of the four around its centre, float64."""
+
+    def line(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        at = np.clip((np.arange(84) + 0.5) * size / 84 - 0.5, 0, size - 1)
+        low = np.floor(at).astype(int)
+        return low, np.minimum(low + 1, size - 1), at - low
+
+    (top, bottom, y), (left, right, x) = line(screen.shape[0]), line(screen.shape[1])
+    rows = screen[top] * (1 - y)[:, None, None] + screen[bottom] * y[:, None, None]
+    return rows[:, left] * (1 - x)[:, None] + rows[:, right] * x[:, None]
+
+
+def test_frame_is_the_screen_resized(film):
+    screens, frames = film
+    assert screens.shape[1:] == (210, 160, 3)
+    assert frames.shape[1:] == (84, 84, 3)
+    assert frames.dtype == np.uint8
+    for screen, frame in zip(screens, frames, strict=True):
+        np.testing.assert_array_equal(frame, cv2.resize(screen, (84, 84)))
+        assert np.abs(frame - literal_bilinear(screen)).max() <= 1
+    assert len({frame.tobytes() for frame in frames}) > 20
+
+
+# The state.
+
+
+def literal_states(frames: np.ndarray, firsts: np.ndarray) -> np.ndarray:
+    """[T, 84, 84, 3] -> [T, 84, 84, 12]: channel = 3 * history + colour, oldest first, zeros before a first frame."""
+    states = np.zeros((*frames.shape[:3], 12), np.uint8)
+    for t in range(len(frames)):
+        for age in range(4):
+            if age > t:
+                break
+            for colour in range(3):
+                states[t, :, :, 3 * (3 - age) + colour] = frames[t - age, :, :, colour]
+            if firsts[t - age]:
+                break
+    return states
+
+
+@pytest.mark.parametrize("envs", [1, 3])
+def test_stack_frames(film, envs):
+    block = np.stack([np.roll(film[1], 7 * env, axis=0) for env in range(envs)], axis=1)  # [T, E, 84, 84, 3]
+    rng = np.random.default_rng(1)
+    firsts = rng.random(block.shape[:2]) < 0.15
+    firsts[0], firsts[1:6] = True, False
+    previous, states = rng.integers(0, 256, (2, envs, 84, 84, 12), dtype=np.uint8)  # of what was there nothing is left
+    expected = np.stack([literal_states(block[:, env], firsts[:, env]) for env in range(envs)], axis=1)
+    for frames, first, state in zip(block, firsts, expected, strict=True):
+        before = frames.copy(), previous.copy()
+        stack_frames(previous, frames, first, out=states)
+        np.testing.assert_array_equal(states, state)
+        np.testing.assert_array_equal(frames, before[0])
+        np.testing.assert_array_equal(previous, before[1])
+        previous, states = states, previous
+
+
+# The FIRE reset.
+
+
+class FakeFireGame(gymnasium.Env):
+    """A fake game that logs its calls; the steps of its life named in ``ends`` end the episode."""
+
+    def __init__(self, ends: tuple[int, ...], truncated: bool):
+        self.calls: list = []
+        self._ends, self._truncated, self._steps = ends, truncated, 0
+
+    def reset(self, *, seed=None, options=None):
+        self.calls.append(f"reset {seed}")
+        return len(self.calls), {"calls": len(self.calls)}
+
+    def step(self, action):
+        self.calls.append(action)
+        self._steps += 1
+        over = self._steps in self._ends
+        return len(self.calls), 5.0, over and not self._truncated, over and self._truncated, {"calls": len(self.calls)}
+
+
+@pytest.mark.parametrize("truncated", [False, True])
+@pytest.mark.parametrize(
+    ("ends", "calls"),
+    [
+        ((), ["reset 7", 1, 2]),
+        ((1,), ["reset 7", 1, "reset None", 2]),
+        ((2,), ["reset 7", 1, 2, "reset None"]),
+        ((1, 2), ["reset 7", 1, "reset None", 2, "reset None"]),
+    ],
+)
+def test_fire_reset(ends, calls, truncated):
+    game = FakeFireGame(ends, truncated)
+    player = FireReset(game)
+    observation, info = player.reset(seed=7)
+    assert game.calls == calls
+    assert (observation, info) == (len(calls), {"calls": len(calls)})  # the newest ones
+    assert player.step(3)[1] == 5.0  # the rewards of the reset are in no step's
+
+
+@pytest.mark.parametrize(
+    ("env_id", "actions"),
+    [("Breakout-v0", [1, 2]), ("Pong-v0", [1, 2]), ("MsPacman-v0", []), ("Asterix-v0", [])],
+)
+def test_games_that_wait_for_fire(env_id, actions, monkeypatch):
+    player = make_player(env_id)
+    game, taken = player.unwrapped, []
+    step = game.step
+    monkeypatch.setattr(game, "step", lambda action: taken.append(action) or step(action))
+    for seed in (1, None):
+        player.reset(seed=seed)
+        assert taken == actions
+        player.step(0)
+        assert taken == [*actions, 0]
+        taken.clear()
+    player.close()
+
+
+# The protocol.
+
+PROTOCOLS = {  # frameskip, sticky, fewest emulator frames before the emulator's own cut
+    "Pong-v0": ((2, 4), 0.25, 4 * 60_000),
+    "Pong-v4": ((2, 4), 0.0, 108_000),
+    "ALE/Pong-v5": ((4, 4), 0.25, 108_000),
+    "BreakoutNoFrameskip-v4": ((1, 1), 0.0, 108_000),
+}
+PONG = ("NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")
+
+
+@pytest.mark.parametrize("env_id", PROTOCOLS)
+def test_protocol(env_id):
+    (low, high), sticky, frames = PROTOCOLS[env_id]
+    protocol = get_protocol(env_id)
+    assert protocol.env == env_id
+    assert protocol.frameskip == (low, high)
+    assert protocol.sticky == sticky
+    assert protocol.actions == (PONG if "Pong" in env_id else PONG[:4])
+    assert protocol.max_episode_steps == 60_000
+    assert protocol.max_episode_frames >= frames
+    assert env_id in str(protocol)
+
+    player = make_player(env_id)
+    ale = player.unwrapped.ale
+    assert ale.getFloat("repeat_action_probability") == sticky
+    assert ale.getInt("max_num_frames_per_episode") == protocol.max_episode_frames
+    assert player.action_space.n == len(protocol.actions)
+    seen, before = [], player.reset(seed=1)[1]["frame_number"]
+    for _ in range(150):
+        *_, info = player.step(0)
+        seen.append(info["frame_number"] - before)
+        before = info["frame_number"]
+    player.close()
+    share = 1 / (high - low + 1)
+    assert {skip for skip in range(10) if seen.count(skip)} == set(range(low, high + 1))
+    assert min(seen.count(skip) for skip in range(low, high + 1)) > 100 * share
+
+
+@pytest.mark.parametrize("env_id", ["Pong-v0", "Breakout-v0", "BreakoutNoFrameskip-v0", "MsPacman-v0"])
+def test_emulator_does_not_cut_before_60000_steps(env_id):
+    player = make_player(env_id)
+    player.reset(seed=1)
+    fired_frames = player.unwrapped.ale.getEpisodeFrameNumber()
+    slowest = get_protocol(env_id).frameskip[1]
+    assert player.unwrapped.ale.getInt("max_num_frames_per_episode") >= fired_frames + 60_000 * slowest
+    player.close()
+
+
+def first_end(player, action: int, limit: int = 400) -> tuple[int, bool, bool]:
+    """Steps to the end of the episode, and whether it is terminated and truncated."""
+    for step in range(1, limit + 1):
+        _, _, terminated, truncated, _ = player.step(action)
+        if terminated or truncated:
+            return step, terminated, truncated
+    raise AssertionError(f"no end in {limit} steps")
+
+
+@pytest.mark.parametrize("env_id", ["Breakout-v0", "MsPacman-v0"])
+def test_cut_at_the_last_step(env_id):
+    player = make_player(env_id, max_episode_steps=5)
+    for _ in range(2):
+        player.reset()
+        assert first_end(player, 0) == (5, False, True)
+    player.close()
+
+
+def test_the_emulators_own_cut_is_a_truncation():
+    player = make_player("MsPacman-v4")
+    player.unwrapped.ale.setInt("max_num_frames_per_episode", 60)
+    player.reset(seed=1)  # it reads the setting
+    steps, terminated, truncated = first_end(player, 0)
+    assert 60 / 4 <= steps <= 60 / 2
+    assert (terminated, truncated) == (False, True)
+    player.close()
+
+
+def test_the_games_end_is_a_termination_and_a_lost_life_is_none():
+    player = make_player("BreakoutNoFrameskip-v4")
+    _, info = player.reset(seed=1)
+    lives, ended = [info["lives"]], False
+    for step in range(5000):
+        _, _, ended, truncated, info = player.step(step % 2)  # FIRE, and leave the ball
+        lives.append(info["lives"])
+        assert not truncated
+        if ended:
+            break
+    assert ended
+    assert sorted(set(lives), reverse=True) == [5, 4, 3, 2, 1, 0]
+    player.close()
+
+
+@pytest.mark.parametrize(
+    ("env_id", "near"),
+    [
+        ("Pongg-v0", "Pong-v0"),
+        ("pong-v0", "Pong-v0"),
+        ("breakout-v0", "Breakout-v0"),
+        ("Pong-v5", "ALE/Pong-v5"),
+        ("", "Pong-v0"),
+        ("nothing at all", "Pong-v0"),
+        ("CartPole-v1", "Pong-v0"),
+    ],
+)
+@pytest.mark.parametrize("use", [get_protocol, make_player])
+def test_no_such_game(env_id, near, use):
+    with pytest.raises(UsageError) as caught:
+        use(env_id)
+    text = str(caught.value)
+    assert env_id in text
+    assert near in text
+    assert "\n" not in text
+
+
+# All games of the published table.
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_game_plays(game):
+    rng = np.random.default_rng(0)
+    player = make_player(f"{game}-v0")
+    frame, info = player.reset(seed=0)
+    frames, before = {frame.tobytes()}, info["frame_number"]
+    for _ in range(300):
+        frame, reward, terminated, truncated, info = player.step(int(rng.integers(player.action_space.n)))
+        assert frame.shape == (84, 84, 3)
+        assert frame.dtype == np.uint8
+        assert np.isfinite(reward)
+        assert not truncated
+        assert 1 <= info["frame_number"] - before <= 4
+        if terminated:
+            frame, info = player.reset()
+        before = info["frame_number"]
+        frames.add(frame.tobytes())
+    player.close()
+    assert len(frames) > 20
+    assert len(GAMES) == 47

@@ -1,0 +1,319 @@
+"""The tasks that use a trained policy: a fair evaluation, its report, the window and the videos."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import common
+from atari_wrapper import STATE_SHAPE, Protocol, make_player
+from common import Scores, evaluate, greedy_actions, play, play_episode, published_score, record, report_scores
+from config import UsageError
+
+import fake_lengths
+import gymnasium
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from fake_lengths import LONG, REWARD, SHORT, episode_lengths
+
+NUM_ACTIONS = 4
+
+
+def uniform_policy(states: np.ndarray) -> list[np.ndarray]:
+    return [np.full((len(states), NUM_ACTIONS), 1 / NUM_ACTIONS, np.float32), np.zeros(len(states), np.float32)]
+
+
+class HistoryPolicy:
+    """Checks that its states are the frames of one episode: uniform 1, 2, 3 ..., with zeros before the first."""
+
+    def __init__(self):
+        self.newest: list[int] = []
+
+    def __call__(self, states: np.ndarray) -> list[np.ndarray]:
+        assert states.shape == (1, *STATE_SHAPE)
+        newest = int(states.flat[-1])
+        history = [max(0, newest - ago) for ago in (3, 2, 1, 0)]
+        np.testing.assert_array_equal(states, np.broadcast_to(np.repeat(history, 3), states.shape))
+        self.newest.append(newest)
+        return uniform_policy(states)
+
+
+# evaluate
+
+
+def run_evaluate(log: Path, policy=uniform_policy, **arguments) -> Scores:
+    return evaluate(policy, {"log": str(log)} | arguments.pop("player_args", {}), player="fake_lengths:make_player",
+                    **arguments)  # fmt: skip
+
+
+def logged_games(log: Path) -> list[tuple[int, list[int]]]:
+    """Each game's seed and actions; a later game has a higher seed."""
+    files = sorted(log.glob("*.actions"), key=lambda file: int(file.stem))
+    return [(int(file.stem), [int(line) for line in file.read_text().split()]) for file in files]
+
+
+EVALUATIONS = {
+    "one episode": (1, 2, [1]),
+    "fewer episodes than games": (3, 2, [1, 1, 1]),
+    "no multiple of the games": (21, 2, 5 * [2] + 11 * [1]),
+    "several rounds": (24, 1, 8 * [3]),
+}
+
+
+@pytest.mark.parametrize(("episodes", "processes", "quotas"), EVALUATIONS.values(), ids=EVALUATIONS)
+def test_each_game_plays_its_episodes_and_then_rests(tmp_path, episodes, processes, quotas):
+    told = []
+    scores = run_evaluate(tmp_path, episodes=episodes, processes=processes, seed=5, on_episodes=told.append)
+    games = logged_games(tmp_path)
+    lengths = [episode_lengths(seed, quota) for (seed, _), quota in zip(games, quotas, strict=True)]
+    assert scores.scores == tuple(REWARD * length for game in lengths for length in game)
+    assert len(scores.scores) == episodes
+    for (_, actions), game in zip(games, lengths, strict=True):
+        assert len(actions) == sum(game)
+        assert set(actions) <= set(range(NUM_ACTIONS))
+    assert told == sorted(set(told))
+    assert told[-1] == episodes
+
+
+def test_short_episodes_are_not_over_represented(tmp_path):
+    scores = run_evaluate(tmp_path, episodes=32, processes=4, seed=0)
+    truth = REWARD * (SHORT + LONG) / 2
+    assert abs(scores.mean - truth) < 2 * scores.stderr
+    ends = []  # what the episodes that end first would have told of the same games
+    for seed, _ in logged_games(tmp_path):
+        lengths = episode_lengths(seed, 32)
+        ends += zip(np.cumsum(lengths), lengths, strict=True)
+    assert np.mean([REWARD * length for _, length in sorted(ends)[:32]]) < truth - 4 * scores.stderr
+
+
+def test_a_killed_simulator_loses_only_its_unfinished_episodes(tmp_path):
+    scores = run_evaluate(tmp_path, episodes=16, processes=1, seed=2, player_args={"die_at_step": SHORT + 2})
+    assert (tmp_path / "died").exists()
+    games = logged_games(tmp_path)
+    expected = []
+    for (first_life, _), (second_life, actions) in zip(games[:8], games[8:], strict=True):
+        finished = [length for length in episode_lengths(first_life, 1) if length == SHORT]
+        rest = episode_lengths(second_life, 2 - len(finished))
+        expected += [*finished, *rest]
+        assert len(actions) == sum(rest)
+    assert len(games) == 16
+    assert scores.scores == tuple(REWARD * length for length in expected)
+
+
+def test_evaluation_shows_the_policy_the_history_of_each_episode(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "_GAMES_PER_SIMULATOR", 1)
+    policy = HistoryPolicy()
+    scores = run_evaluate(tmp_path, policy, episodes=3, processes=1, seed=1)
+    assert policy.newest == [t for score in scores.scores for t in range(1, int(score / REWARD) + 1)]
+    assert len(set(scores.scores)) == 2
+
+
+class SilentMaster:
+    """A master whose simulators never make a step."""
+
+    def __init__(self, *_):
+        self.closed = False
+
+    def receive(self, timeout_s: float):
+        assert timeout_s > 0
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_silent_simulators_end_an_evaluation(monkeypatch):
+    master = SilentMaster()
+    monkeypatch.setattr(common, "Nursery", lambda: None)
+    monkeypatch.setattr(common, "SimulatorMaster", lambda *_: master)
+    with pytest.raises(RuntimeError, match="no simulator made a step"):
+        evaluate(uniform_policy, {}, episodes=1, processes=1, seed=0)
+    assert master.closed
+
+
+# Statistics and choices
+
+
+@pytest.mark.parametrize(
+    ("scores", "mean", "stderr", "median", "low", "high"),
+    [
+        ((1.0, 2.0, 6.0), 3.0, math.sqrt(7 / 3), 2.0, 1.0, 6.0),
+        ((-21.0, -20.0), -20.5, 0.5, -20.5, -21.0, -20.0),
+        ((5.0,), 5.0, math.nan, 5.0, 5.0, 5.0),
+    ],
+)
+def test_statistics(scores, mean, stderr, median, low, high):
+    got = Scores(scores)
+    assert (got.mean, got.median, got.min, got.max) == (mean, median, low, high)
+    assert got.stderr == pytest.approx(stderr, nan_ok=True)
+
+
+def test_greedy_actions_are_random_one_time_in_a_hundred():
+    best = np.random.default_rng(0).integers(NUM_ACTIONS, size=200_000)
+    policy = np.full((len(best), NUM_ACTIONS), 0.2, np.float32)
+    policy[np.arange(len(best)), best] = 0.4
+    actions = greedy_actions(policy, np.random.default_rng(1))
+    np.testing.assert_array_equal(actions, greedy_actions(policy, np.random.default_rng(1)))
+    others = (actions - best)[actions != best] % NUM_ACTIONS
+    assert len(others) / len(best) == pytest.approx(0.01 * 3 / 4, rel=0.1)  # a random action may be the best one
+    for other in range(1, NUM_ACTIONS):
+        assert np.mean(others == other) == pytest.approx(1 / 3, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "score"),
+    [
+        ("Pong-v0", 21),
+        ("Breakout-v0", 667),
+        ("JourneyEscape-v0", -407),
+        ("Pong-v4", None),
+        ("ALE/Pong-v5", None),
+        ("PongNoFrameskip-v0", None),
+        ("Pong", None),
+    ],
+)
+def test_published_score(env_id, score):
+    assert published_score(env_id) == score
+
+
+# report_scores
+
+PROTOCOL = Protocol("Pong-v0", (2, 4), 0.25, ("NOOP", "FIRE"), 60_000, 240_000)
+
+
+def test_report(tmp_path, capsys):
+    path = report_scores(Scores((18.0, 21.0, 21.0)), PROTOCOL, tmp_path / "new" / "output")
+    assert path == tmp_path / "new" / "output" / "eval.json"
+    record = json.loads(path.read_text())
+    assert list(record) == [
+        "env", "episodes", "mean", "stderr", "median", "min", "max", "published", "scores", "protocol"
+    ]  # fmt: skip
+    assert record.pop("protocol") == f"greedy with 1% random actions; {PROTOCOL}"
+    assert record.pop("stderr") == pytest.approx(1)
+    assert record == {
+        "env": "Pong-v0", "episodes": 3, "mean": 20, "median": 21, "min": 18, "max": 21, "published": 21,
+        "scores": [18, 21, 21],
+    }  # fmt: skip
+    printed = capsys.readouterr().out
+    facts = ("Pong-v0, 3 episodes", "mean 20.00 +- 1.00", "median 21", "min 18", "max 21", "original: 21", str(path))
+    for text in facts:
+        assert text in printed
+
+
+def test_report_of_one_episode_is_plain_json(tmp_path):
+    lines = []
+    protocol = dataclasses.replace(PROTOCOL, env="ALE/Pong-v5")
+    path = report_scores(Scores((-3.0,)), protocol, tmp_path, lines.append)
+    record = json.loads(path.read_text(), parse_constant=pytest.fail)  # NaN is no JSON
+    assert record["stderr"] is None
+    assert record["published"] is None
+    assert any("none for this environment" in line for line in lines)
+
+
+# play
+
+
+def test_play_without_a_display_names_the_alternative(monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr(common, "make_player", pytest.fail)
+    with pytest.raises(UsageError, match="--task dump_video"):
+        play(uniform_policy, "Pong-v0", episodes=1, seed=0)
+
+
+@pytest.mark.parametrize("variable", ["DISPLAY", "WAYLAND_DISPLAY"])
+def test_play_shows_every_episode_and_tells_its_score(monkeypatch, tmp_path, variable):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, ":0")
+    player, calls, lines = fake_lengths.make_player(str(tmp_path)), [], []
+    monkeypatch.setattr(common, "make_player", lambda *args, **options: calls.append((args, options)) or player)
+    play(uniform_policy, "Pong-v0", episodes=4, seed=3, report=lines.append)
+    assert calls == [(("Pong-v0",), {"render_mode": "human"})]
+    assert player.closed
+    seeds = [seed for seed, _ in logged_games(tmp_path)]
+    assert len(seeds) == 4
+    scores = [REWARD * episode_lengths(seed, 1)[0] for seed in seeds]
+    assert lines == [f"episode {i}/4: score {score:g}" for i, score in enumerate(scores, start=1)]
+
+
+def test_play_episode_yields_each_step_and_keeps_the_history(tmp_path):
+    player, policy = fake_lengths.make_player(str(tmp_path)), HistoryPolicy()
+    for seed in range(4):
+        length = episode_lengths(seed, 1)[0]
+        policy.newest.clear()
+        steps = list(play_episode(player, policy, np.random.default_rng(0), seed))
+        assert [step.reward for step in steps] == [0] + length * [REWARD]
+        assert [step.emulator_frames for step in steps[1:]] == length * [3]
+        assert policy.newest == list(range(1, length + 1))
+
+
+# record
+
+
+class Recorder(gymnasium.Wrapper):
+    """Keeps what it shows for each emulator frame."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.shown: list[np.ndarray] = []
+        self.score = 0.0
+
+    def reset(self, **kwargs):
+        observation, info = self.env.reset(**kwargs)
+        self._show(info)
+        return observation, info
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self.score += float(reward)
+        self._show(info)
+        return observation, reward, terminated, truncated, info
+
+    def _show(self, info):
+        self.shown += (info["frame_number"] - len(self.shown)) * [self.env.render()]
+
+
+def read_video(path: Path) -> tuple[dict, np.ndarray]:
+    reader = imageio_ffmpeg.read_frames(str(path))
+    information = next(reader)
+    width, height = information["size"]
+    return information, np.array([np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader])
+
+
+def picture_differences(frames: np.ndarray, pictures: np.ndarray) -> np.ndarray:
+    return np.abs(frames.astype(np.int16) - pictures).mean(axis=(1, 2, 3))
+
+
+def test_videos_show_the_episodes_at_their_own_speed(tmp_path, monkeypatch):
+    players = []
+
+    def make_short_player(env_id, render_mode):
+        players.append(Recorder(make_player(env_id, render_mode, max_episode_steps=90)))
+        return players[-1]
+
+    monkeypatch.setattr(common, "make_player", make_short_player)
+    lines = []
+    paths = record(uniform_policy, "Pong-v0", 2, tmp_path / "new" / "videos", seed=1, report=lines.append)
+    assert paths == [
+        tmp_path / "new" / "videos" / f"Pong-v0-episode-{i:03d}-score-{player.score:g}.mp4"
+        for i, player in enumerate(players, start=1)
+    ]
+    assert sorted((tmp_path / "new" / "videos").iterdir()) == sorted(paths)  # nothing unfinished is left
+    assert any(player.score != 0 for player in players)
+    for path, player, line in zip(paths, players, lines, strict=True):
+        information, frames = read_video(path)
+        assert information["codec"] == "h264"
+        assert information["size"] == (160, 210)
+        assert information["fps"] == 60
+        assert frames.shape == (len(player.shown), 210, 160, 3)
+        shown = np.array(player.shown, np.int16)
+        assert picture_differences(frames, shown).max() < 4  # of 255: what the compression costs
+        assert picture_differences(frames, shown).max() < picture_differences(frames[1:], shown[:-1]).max()
+        assert frames.max(axis=(1, 2, 3)).min() > 150
+        assert str(path) in line
+        assert f"score {player.score:g}" in line
+        assert len({frame.tobytes() for frame in player.shown}) > 50
+    assert not np.array_equal(*(player.shown[-1] for player in players))

@@ -1,0 +1,356 @@
+"""The command line and what becomes of it: by table, and against the numbers of the original."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+
+import config
+from config import Config, Schedule, UsageError, file_name, parse_args, spread, usable_cores
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+FIELDS = dataclasses.fields(Config)
+NUMBERS = [f for f in FIELDS if f.type.split(" ")[0] in ("int", "float")]
+
+
+def flag(field: dataclasses.Field) -> str:
+    return "--" + field.name.replace("_", "-")
+
+
+def refusal(*argv: str) -> str:
+    """The one line in which a command line is refused."""
+    with pytest.raises(UsageError) as caught:
+        parse_args(list(argv))
+    text = str(caught.value)
+    assert text
+    assert "\n" not in text
+    return text
+
+
+# Schedule
+
+GOOD_SCHEDULES = {
+    "0": Schedule(0.0),
+    "0.001": Schedule(1e-3),
+    "1e-3": Schedule(1e-3),
+    "0.01,480000:0.005": Schedule(0.01, ((480_000, 0.005),)),
+    "1e-3,120000:3e-4,720000:1e-4": Schedule(1e-3, ((120_000, 3e-4), (720_000, 1e-4))),
+    "0.1,1:0": Schedule(0.1, ((1, 0.0),)),
+}
+BAD_SCHEDULES = [
+    "", "x", "nan", "inf", "-1", "1e999", "0.1,", ",0.1", "0.1,5", "0.1,5:", "0.1,:5", "0.1,x:1", "0.1,1.5:1",
+    "0.1,1:2:3", "0.1,1:nan", "0.1,1:inf", "0.1,1:-1", "0.1,0:1", "0.1,-5:1", "0.1,5:1,5:2", "0.1,9:1,5:2",
+    "0.1;5:1", "0.1,5=1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", GOOD_SCHEDULES)
+def test_schedule_parse(text):
+    assert Schedule.parse(text) == GOOD_SCHEDULES[text]
+
+
+@pytest.mark.parametrize("text", BAD_SCHEDULES)
+def test_schedule_refuses(text):
+    with pytest.raises(ValueError, match=r".+"):
+        Schedule.parse(text)
+    assert "--learning-rate" in refusal("--learning-rate", text)
+
+
+RATES = st.floats(0, 1e6, allow_subnormal=False)
+
+
+@settings(deadline=None)
+@given(RATES, st.lists(st.tuples(st.integers(1, 10**9), RATES), max_size=4, unique_by=lambda change: change[0]))
+def test_schedule_text_holds_it(initial, changes):
+    schedule = Schedule(initial, tuple(sorted(changes)))
+    assert Schedule.parse(str(schedule)) == schedule
+
+
+# parse_args
+
+
+def test_defaults_are_the_originals():
+    assert parse_args([]) == Config()
+    given_to_all = {"task": "train", "episode": 100, "batch_size": 128, "gamma": 0.99, "predict_batch_size": 16}
+    assert given_to_all.items() <= dataclasses.asdict(Config()).items()
+    assert Config().max_epoch == 1000
+
+
+PARSED = {
+    "--env Breakout-v0 --gpu 0": {"env": "Breakout-v0", "gpu": "0", "gpu_ids": (0,)},
+    "--gpu 0,1": {"gpu_ids": (0, 1)},
+    "--gpu 3,10": {"gpu_ids": (3, 10)},
+    "": {"gpu": None, "gpu_ids": (), "load": None, "output": None, "normalize_advantages": None},
+    "--task play --env Breakout-v0 --load B.npz": {"task": "play", "load": "B.npz"},
+    "--task dump_video --load B.npz --output out --episode 3": {"task": "dump_video", "output": "out", "episode": 3},
+    "--task eval --load B.npz --episode 100": {"task": "eval", "episode": 100},
+    "--normalize-advantages": {"normalize_advantages": True},
+    "--no-normalize-advantages": {"normalize_advantages": False},
+    "--learning-rate 1e-3,5:1e-4": {"learning_rate": Schedule(1e-3, ((5, 1e-4),))},
+    "--seed 2147483647": {"seed": 2**31 - 1},
+}
+
+
+@pytest.mark.parametrize("line", PARSED)
+def test_parse_args(line):
+    parsed = parse_args(line.split())
+    assert {name: getattr(parsed, name) for name in PARSED[line]} == PARSED[line]
+
+
+REFUSED = {  # and what the line must name
+    "--batch-size x": "--batch-size",
+    "--batch-size 1.5": "--batch-size",
+    "--gamma x": "--gamma",
+    "--gamma nan": "--gamma",
+    "--gamma 1.01": "from 0.0 to 1.0",
+    "--learning-rate fast": "--learning-rate",
+    "--seed -1": "--seed",
+    "--steps-per-epoch -3": "at least 1",
+    "--task sleep": "dump_video",
+    "--network big": "batch-a3c",
+    "--correction none": "clipped-is",
+    "--simulator-procs 3": "--simulator-procs",
+    "--simulator 3": "--simulator",
+    "train": "train",
+    "--env": "--env",
+    "--task play": "--load",
+    "--task eval": "--load",
+    "--task dump_video": "--load",
+    "--resume --load x.npz": "--resume",
+    "--resume --task eval --load x.npz": "--resume",
+}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_parse_args_refuses(line):
+    assert REFUSED[line] in refusal(*line.split())
+
+
+@pytest.mark.parametrize("gpus", ["", ",", "0,", ",0", "a", "-1", "0 1", "1.0", "0x1", "0,0", "1,0,1", "0,00", "all"])
+def test_bad_gpu_lists(gpus):
+    assert "--gpu 0,1" in refusal("--gpu", gpus)
+
+
+LIMITS = [(f, end) for f in NUMBERS for end in ("low", "high") if end in f.metadata]
+
+
+@pytest.mark.parametrize(("field", "end"), LIMITS, ids=lambda part: getattr(part, "name", part))
+def test_limits(field, end):
+    limit = field.metadata[end]
+    assert getattr(parse_args([flag(field), str(limit)]), field.name) == limit
+    beyond = limit + (1 if field.type.startswith("int") else abs(limit) + 0.5) * (1 if end == "high" else -1)
+    assert str(limit) in refusal(flag(field), str(beyond))
+
+
+def test_help_names_every_flag(capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse_args(["--help"])
+    assert caught.value.code == 0
+    words = capsys.readouterr().out.split()
+    assert [flag(f) for f in FIELDS if not any(flag(f) in word for word in words)] == []
+
+
+# resolve
+
+
+def resolve(line: str = "", cores: int = 2, num_gpus: int = 0) -> Config:
+    return parse_args(line.split()).resolve(cores, num_gpus)
+
+
+@pytest.mark.parametrize(
+    ("line", "num_gpus", "network"),
+    [("", 0, "small"), ("", 1, "batch-a3c"), ("--network small", 1, "small"), ("--network batch-a3c", 0, "batch-a3c")],
+)
+def test_network(line, num_gpus, network):
+    assert resolve(line, num_gpus=num_gpus).network == network
+
+
+ORIGINAL = {
+    "local_time_max": 5,
+    "batch_size": 128,
+    "pool_states": 128,
+    "sample_reuse": 1,
+    "gamma": 0.99,
+    "gae_lambda": 1.0,
+    "correction": "clipped-is",
+    "normalize_advantages": False,
+    "learning_rate": Schedule.parse("1e-3,120000:3e-4,720000:1e-4"),
+    "entropy_beta": Schedule.parse("0.01,480000:0.005"),
+    "value_weight": 1.0,
+    "adam_epsilon": 1e-3,
+    "gradient_clip": "per-tensor",
+    "gradient_clip_norm": 0.1,
+}
+ORIGINAL_ON_GPU = {
+    "predictor_thread_per_gpu": 4,
+    "predict_batch_size": 16,
+    "simulator_proc": 24,
+    "steps_per_epoch": 6000,
+    "max_epoch": 1000,
+    "eval_every": 3,
+    "eval_episode": 50,
+}
+
+
+@pytest.mark.parametrize(
+    ("resolved", "expected"),
+    [
+        (resolve("--network batch-a3c"), ORIGINAL),
+        (resolve(cores=12, num_gpus=1), ORIGINAL | ORIGINAL_ON_GPU),
+        (resolve("--batch-size 64 --network batch-a3c"), ORIGINAL | {"batch_size": 64, "pool_states": 64}),
+    ],
+    ids=["cpu", "gpu", "batch"],
+)
+def test_batch_a3c_is_the_originals(resolved, expected):
+    assert {name: getattr(resolved, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("num_gpus", [0, 1])
+@pytest.mark.parametrize("network", config.NETWORKS)
+def test_resolved_leaves_nothing_open(network, num_gpus):
+    resolved = resolve(f"--network {network}", num_gpus=num_gpus)
+    assert [f.name for f in FIELDS if getattr(resolved, f.name) is None] == ["gpu", "load"]
+    assert resolved.resolve(cores=64, num_gpus=0) == resolved
+
+
+@pytest.mark.parametrize("network", config.NETWORKS)
+def test_what_is_given_is_kept(network):
+    given_flags = (
+        "--local-time-max 7 --gae-lambda 0.5 --correction clipped-surrogate --sample-reuse 3 --pool-states 384 "
+        "--no-normalize-advantages --learning-rate 0.5 --entropy-beta 0 --value-weight 0.25 --adam-epsilon 0.5 "
+        "--gradient-clip global-norm --gradient-clip-norm 9 --steps-per-epoch 5 --eval-every 2 --eval-episode 3 "
+        "--predictor-thread-per-gpu 2 --simulator-proc 5 --num-envs 11 --output there"
+    )
+    parsed = parse_args([*given_flags.split(), "--network", network])
+    assert parsed.resolve(cores=2, num_gpus=1) == parsed
+    nothing = Config(gae_lambda=0.0, value_weight=0.0, eval_every=0, normalize_advantages=False)
+    resolved = nothing.resolve(cores=2, num_gpus=0)
+    assert (resolved.gae_lambda, resolved.value_weight, resolved.eval_every) == (0, 0, 0)
+    assert resolved.normalize_advantages is False
+
+
+@pytest.mark.parametrize(
+    ("line", "cores", "games"),
+    [
+        ("", 2, (8,) * 4),
+        ("", 1, (8,) * 2),
+        ("--simulator-proc 240", 2, (1,) * 240),
+        ("--simulator-proc 3 --num-envs 7", 2, (3, 2, 2)),
+        ("--num-envs 10", 2, (3, 3, 2, 2)),
+        ("--num-envs 3", 2, (1, 1, 1)),
+        ("--num-envs 1", 8, (1,)),
+        ("--simulator-proc 1 --num-envs 50", 8, (50,)),
+    ],
+)
+def test_games_of_simulators(line, cores, games):
+    resolved = resolve(line, cores)
+    assert resolved.envs_per_simulator == games
+    assert (resolved.simulator_proc, resolved.num_envs) == (len(games), sum(games))
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("--simulator-proc 4 --num-envs 3", ["--num-envs 3", "--simulator-proc 4"]),
+        ("--pool-states 200", ["--pool-states 200", "--batch-size 128", "try 256"]),
+        ("--pool-states 64", ["try 128"]),
+        ("--network batch-a3c --normalize-advantages", ["--normalize-advantages", "clipped-surrogate"]),
+    ],
+)
+def test_resolve_refuses(line, named):
+    with pytest.raises(UsageError) as caught:
+        resolve(line)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert [part for part in named if part not in text] == []
+
+
+# the files
+
+
+@pytest.mark.parametrize(
+    ("env", "output"),
+    [
+        ("Breakout-v0", "train_log/train-atari-Breakout-v0"),
+        ("ALE/Pong-v5", "train_log/train-atari-ALE-Pong-v5"),
+    ],
+)
+def test_default_output(env, output):
+    assert resolve(f"--env {env}").output == output
+    assert output.endswith(file_name(env))
+
+
+@pytest.mark.parametrize("line", ["", "--gpu 0,1 --seed 3 --learning-rate 1e-3,5:1e-4 --no-normalize-advantages"])
+def test_saved_configuration_reads_back(line, tmp_path):
+    resolved = resolve(line)
+    path = tmp_path / config.CONFIG_FILE
+    resolved.save(path)
+    record = json.loads(path.read_text())
+    schedules = {f.name: Schedule.parse(record[f.name]) for f in FIELDS if f.type.startswith("Schedule")}
+    assert Config(**(record | schedules)) == resolved
+
+
+def test_resume_takes_up_the_saved_configuration(tmp_path):
+    line = f"--output {tmp_path} --env Breakout-v0 --seed 5 --num-envs 9 --learning-rate 1e-3,5:1e-4 --max-epoch 3"
+    resolved = resolve(line)
+    dataclasses.replace(resolved, load="weights.npz").save(tmp_path / config.CONFIG_FILE)
+    taken = parse_args(["--resume", "--output", str(tmp_path), "--max-epoch", "7"])
+    assert taken == dataclasses.replace(resolved, resume=True, max_epoch=7)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"learning_rate": "x"}'])
+def test_resume_of_a_broken_configuration(text, tmp_path):
+    (tmp_path / config.CONFIG_FILE).write_text(text)
+    assert str(tmp_path) in refusal("--resume", "--output", str(tmp_path))
+
+
+# the machine
+
+
+@settings(deadline=None)
+@given(st.integers(1, 5000), st.integers(1, 100))
+def test_spread(total, parts):
+    sizes = spread(total, parts)
+    assert (sum(sizes), len(sizes)) == (total, parts)
+    assert sizes[0] - sizes[-1] <= 1
+    assert list(sizes) == sorted(sizes, reverse=True)
+
+
+CGROUPS = {"v1": "5:cpu,cpuacct:/a/b\n4:cpuset:/a\n", "v2": "0::/a/b\n"}
+CORES = {  # 8 cores of affinity; the files under /sys/fs/cgroup: the cores
+    "no cgroups": ({}, 8),
+    "v2 without a quota": ({"a/b/cpu.max": "max 100000\n"}, 8),
+    "v2 quota": ({"a/b/cpu.max": "300000 100000\n"}, 3),
+    "v2 quota of the parent": ({"a/b/cpu.max": "max 100000\n", "a/cpu.max": "200000 50000\n"}, 4),
+    "v2 two quotas": ({"a/b/cpu.max": "300000 100000\n", "a/cpu.max": "200000 100000\n"}, 2),
+    "v2 quota of a part of a core": ({"a/b/cpu.max": "10000 100000\n"}, 1),
+    "v2 quota of two cores and a half": ({"a/b/cpu.max": "250000 100000\n"}, 3),
+    "v2 quota above the affinity": ({"a/b/cpu.max": "9900000 100000\n"}, 8),
+    "v2 nonsense": ({"a/b/cpu.max": "what\n"}, 8),
+    "v1 quota": ({"cpu/a/b/cpu.cfs_quota_us": "150000\n", "cpu/a/b/cpu.cfs_period_us": "50000\n"}, 3),
+    "v1 without a quota": ({"cpu/a/b/cpu.cfs_quota_us": "-1\n"}, 8),
+    "v1 seen from within": ({"cpu/cpu.cfs_quota_us": "4000\n", "cpu/cpu.cfs_period_us": "2000\n"}, 2),
+    "v1 without files": ({}, 8),
+}
+
+
+@pytest.mark.parametrize("name", CORES)
+def test_usable_cores(name, tmp_path, monkeypatch):
+    files, cores = CORES[name]
+    texts = {f"sys/fs/cgroup/{path}": text for path, text in files.items()}
+    if (version := name.split()[0]) in CGROUPS:
+        texts["proc/self/cgroup"] = CGROUPS[version]
+    for path, text in texts.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    monkeypatch.setattr(config, "Path", lambda path: tmp_path / path.lstrip("/"))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert usable_cores() == cores
+
+
+def test_usable_cores_here():
+    assert 1 <= usable_cores() <= len(os.sched_getaffinity(0))

@@ -1,0 +1,424 @@
+"""Simulators and their master: real processes and real sockets, on fake games and on Pong."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Callable, Iterator
+
+from atari_wrapper import make_player
+from nursery import Exit, Nursery
+from simulator import (
+    ATARI_PLAYER,
+    REST,
+    RUNNING,
+    TERMINATED,
+    TRUNCATED,
+    SimulatorClosedError,
+    SimulatorError,
+    SimulatorMaster,
+    StepBlock,
+    encode_failure,
+    encode_step,
+)
+
+import numpy as np
+import pytest
+import zmq
+from fake_games import COUNTING, DYING, HANGING, RAISING, FakeCountingGame, FakeFrame, read_fake_frame
+from processes import alive, descendants, wait_for_descendants, wait_until
+
+DEADLINE_S = 20.0
+
+
+class RecordingNursery(Nursery):
+    """A nursery that keeps what it was told to spawn."""
+
+    def __init__(self):
+        super().__init__()
+        self.specs: list[dict] = []
+
+    def spawn(self, spec: dict) -> None:
+        self.specs.append(spec)
+        super().spawn(spec)
+
+
+@pytest.fixture
+def start():
+    """Starts a master of simulators with their games; ends all of them after the test."""
+    masters = []
+
+    def start(games, player=COUNTING, seed=0, **player_args) -> tuple[SimulatorMaster, RecordingNursery]:
+        nursery = RecordingNursery()
+        masters.append(SimulatorMaster(nursery, games, player_args, player, seed))
+        return masters[-1], nursery
+
+    yield start
+    for master in masters:
+        master.close()
+
+
+def receive(master: SimulatorMaster) -> StepBlock:
+    block = master.receive(DEADLINE_S)
+    assert block is not None, "no step came"
+    return block
+
+
+def send(master: SimulatorMaster, block: StepBlock, actions) -> None:
+    master.send(block.index, block.life, np.array(actions, np.int8))
+
+
+def steps(master: SimulatorMaster, choose: Callable[[StepBlock], list[int]]) -> Iterator[StepBlock]:
+    """The blocks of all simulators; after each of them its games' next actions are sent."""
+    while True:
+        block = receive(master)
+        yield block
+        send(master, block, choose(block))
+
+
+def fake_action(index: int, sequence: int, env: int) -> int:
+    """Another one for each game and step."""
+    return (50 * index + 7 * sequence + 3 * env) % 100
+
+
+def fake_actions(block: StepBlock) -> list[int]:
+    return [fake_action(block.index, block.sequence, env) for env in range(len(block.ends))]
+
+
+# The way of a step.
+
+
+def test_steps_and_actions_find_their_games(start):
+    games = (2, 1, 3)
+    master, nursery = start(games)
+    seen = dict.fromkeys(range(len(games)), 0)
+    for block in steps(master, fake_actions):
+        index, t, envs = block.index, block.sequence, games[block.index]
+        spec = nursery.specs[index]
+        assert t == seen[index]
+        assert (block.life, len(block.ends)) == (spec["life"], envs)
+        assert [read_fake_frame(frame) for frame in block.frames] == [
+            FakeFrame(spec["seeds"][env], 0, t, fake_action(index, t - 1, env) if t else -1) for env in range(envs)
+        ]
+        assert block.rewards.tolist() == [FakeCountingGame.reward(0, t) if t else 0] * envs
+        assert block.ends.tolist() == [RUNNING] * envs
+        assert block.emulator_frames == (3 if t else 1) * envs
+        seen[index] += 1
+        if min(seen.values()) == 10:
+            break
+    assert (master.restarts, master.malformed_messages) == (0, 0)
+
+
+# Action; then the frame's episode, step and action, the reward, the end, the emulator frames.
+ENDS_TAPE = [
+    (None, (0, 0, -1), 0, RUNNING, 1),
+    (5, (0, 1, 5), -1, RUNNING, 3),
+    (6, (1, 0, -1), 2, TERMINATED, 4),  # the last step of the first episode; the first frame of the second
+    (7, (1, 1, 7), -101, RUNNING, 3),
+    (8, (1, 2, 8), 102, RUNNING, 3),
+    (9, (2, 0, -1), -103, TRUNCATED, 4),
+    (4, (2, 1, 4), -201, RUNNING, 3),
+    (3, (3, 0, -1), 202, TERMINATED, 4),
+]
+REST_TAPE = [
+    (None, (0, 0, -1), 0, RUNNING, 1),
+    (REST, (0, 0, -1), 0, RUNNING, 0),
+    (5, (0, 1, 5), -1, RUNNING, 3),
+    (REST, (0, 1, 5), 0, RUNNING, 0),
+    (REST, (0, 1, 5), 0, RUNNING, 0),
+    (6, (1, 0, -1), 2, TERMINATED, 4),
+    (REST, (1, 0, -1), 0, RUNNING, 0),
+    (7, (1, 1, 7), -101, RUNNING, 3),
+]
+
+
+def test_ends_and_rests_by_tape(start):
+    """Two games of one simulator, of which each goes its own way."""
+    master, _ = start((2,), lengths=[2, 3], truncated=[False, True])
+    for ends, rests in zip(ENDS_TAPE, REST_TAPE, strict=True):
+        if ends[0] is not None:
+            send(master, block, [ends[0], rests[0]])  # noqa: F821
+        block = receive(master)
+        assert [tuple(read_fake_frame(frame)[1:]) for frame in block.frames] == [ends[1], rests[1]]
+        assert block.rewards.tolist() == [ends[2], rests[2]]
+        assert block.ends.tolist() == [ends[3], rests[3]]
+        assert block.emulator_frames == ends[4] + rests[4]
+
+
+class Alone:
+    """A game of Pong played without a simulator."""
+
+    def __init__(self, seed: int, **player_args):
+        self.player = make_player(**player_args)
+        self.frame, self.info = self.player.reset(seed=seed)
+
+    def step(self, action: int) -> tuple[np.ndarray, float, int, int]:
+        """The frame, the reward, the end, the emulator frames since the step before."""
+        before = self.info["frame_number"]
+        frame, reward, terminated, truncated, self.info = self.player.step(action)
+        if terminated or truncated:
+            frame, self.info = self.player.reset()
+        end = TERMINATED if terminated else TRUNCATED if truncated else RUNNING
+        return frame, reward, end, self.info["frame_number"] - before
+
+
+def test_pong_is_the_same_through_simulators(start):
+    games, count, args = (2, 1), 200, {"env_id": "Pong-v0", "max_episode_steps": 130}
+    actions = np.random.default_rng(0).integers(0, 6, (len(games), count, max(games)), dtype=np.int8)
+    master, nursery = start(games, ATARI_PLAYER, **args)
+    twins = [[Alone(seed, **args) for seed in spec["seeds"]] for spec in nursery.specs]
+    earned, ends = 0.0, set()
+    for _ in range(len(games) * count):
+        block = receive(master)
+        index, t = block.index, block.sequence
+        if t == 0:
+            expected = [(twin.frame, 0.0, RUNNING, twin.info["frame_number"]) for twin in twins[index]]
+        else:
+            expected = [twin.step(int(actions[index, t, env])) for env, twin in enumerate(twins[index])]
+        frames, rewards, its_ends, emulated = zip(*expected, strict=True)
+        np.testing.assert_array_equal(block.frames, np.stack(frames))
+        assert (block.rewards.tolist(), block.ends.tolist()) == (list(rewards), list(its_ends))
+        assert block.emulator_frames == sum(emulated)
+        earned, ends = earned + sum(map(abs, rewards)), ends.union(its_ends)
+        if t + 1 < count:
+            send(master, block, actions[index, t + 1, : games[index]])
+    assert earned > 0
+    assert ends == {RUNNING, TRUNCATED}
+
+
+# Lives.
+
+
+def test_killed_simulator_is_replaced(start):
+    master, nursery = start((1, 2))
+    old_life = nursery.specs[1]["life"]
+    seen: dict[int, list[StepBlock]] = {}  # of each life
+    for block in steps(master, fake_actions):
+        seen.setdefault(block.life, []).append(block)
+        if (block.life, block.sequence) == (old_life, 5):
+            nursery.kill(1)
+        if block.life not in (spec["life"] for spec in nursery.specs[:2]) and block.sequence == 3:
+            break
+    assert (len(nursery.specs), master.restarts) == (3, 1)
+    assert seen.keys() == {spec["life"] for spec in nursery.specs}
+    for spec in nursery.specs:
+        blocks = seen[spec["life"]]
+        assert [block.sequence for block in blocks] == list(range(len(blocks)))
+        assert {block.index for block in blocks} == {spec["index"]}
+        for block in blocks:
+            expected = [
+                FakeFrame(seed, 0, block.sequence, fake_action(block.index, block.sequence - 1, env))
+                for env, seed in enumerate(spec["seeds"])
+            ]
+            assert block.sequence == 0 or [read_fake_frame(frame) for frame in block.frames] == expected
+
+
+def test_actions_for_one_that_has_just_died(start):
+    """One thread that receives and sends, as an evaluation's, is not stopped by it."""
+    master, _ = start((1,))
+    block = receive(master)
+    send(master, block, [1])
+    block = receive(master)
+    _, simulator = wait_for_descendants(2)
+    simulator.kill()
+    wait_until(lambda: not alive([simulator]))
+    send(master, block, [2])
+    reborn = receive(master)
+    assert reborn.sequence == 0
+    assert reborn.life != block.life
+    assert master.restarts == 1
+
+
+@pytest.fixture
+def stranger():
+    """Makes sockets of a process that is no simulator of this run."""
+    context = zmq.Context()
+
+    def connect(kind: int, address: str) -> zmq.Socket:
+        peer = context.socket(kind)
+        peer.connect(f"ipc://{address}")
+        return peer
+
+    yield connect
+    context.destroy(linger=0)
+
+
+def block_of(index: int, life: int, sequence: int) -> StepBlock:
+    frames = np.zeros((1, 84, 84, 3), np.uint8)
+    return StepBlock(index, life, sequence, 3, np.zeros(1, np.float32), np.zeros(1, np.uint8), frames)
+
+
+def test_what_is_no_step_of_a_present_life_is_dropped(start, stranger):
+    master, nursery = start((1,))
+    nursery.kill(0)
+    first = receive(master)
+    while first.life == 1:  # it was faster than its end
+        first = receive(master)
+    peer = stranger(zmq.PUSH, nursery.specs[0]["address"] + "/steps")
+    peer.send_multipart(encode_step(block_of(0, life=1, sequence=1)))  # of the life that ended
+    peer.send_multipart(encode_failure(0, 1, "fake last words of a life that ended"))
+    for parts in ([b"garbage"], [b""], [b"x", b"y", b"z"], encode_step(block_of(0, first.life, sequence=7))):
+        peer.send_multipart(parts)
+    wait_until(lambda: master.receive(0.01) or master.malformed_messages == 4)
+    send(master, first, [9])
+    second = receive(master)
+    assert (second.life, second.sequence) == (first.life, 1)
+    assert read_fake_frame(second.frames[0]).action == 9
+    assert (master.malformed_messages, master.restarts) == (4, 1)
+
+
+def test_a_stranger_among_the_receivers_changes_nothing(start, stranger):
+    master, nursery = start((1,))
+    first = receive(master)
+    peer = stranger(zmq.DEALER, nursery.specs[0]["address"] + "/actions")
+    for _ in range(10):
+        peer.send(b"garbage")
+    for t in range(1, 5):
+        send(master, first, [t])
+        assert receive(master).sequence == t
+
+
+# Failures.
+
+
+@pytest.mark.parametrize(
+    ("player", "script", "word"),
+    [(RAISING, {}, "fake game that cannot be made"), (COUNTING, {"raise_at": 3}, "fake failure at step 3")],
+)
+def test_failure_is_told_with_its_traceback(start, player, script, word):
+    master, _ = start((1,), player, **script)
+    with pytest.raises(SimulatorError) as caught:
+        for _ in steps(master, fake_actions):
+            pass
+    text = str(caught.value)
+    assert "simulator 0" in text
+    assert "Traceback" in text
+    assert "fake_games.py" in text
+    assert word in text
+    assert master.restarts == 0
+
+
+def test_actions_of_another_number_of_games_are_a_failure(start):
+    master, _ = start((2,))
+    send(master, receive(master), [1, 2, 3])
+    with pytest.raises(SimulatorError, match="3 actions for 2 games"):
+        receive(master)
+
+
+def test_one_that_dies_at_once_is_given_up(start):
+    master, nursery = start((1,), DYING)
+    with pytest.raises(SimulatorError, match="status 7"):
+        master.receive(DEADLINE_S)
+    assert len(nursery.specs) == 1 + master.restarts
+    assert 1 <= master.restarts <= 5
+
+
+def test_one_that_dies_later_is_replaced(start):
+    master, _ = start((1,), exit_at=3)
+    lives = []
+    for block in steps(master, fake_actions):
+        lives += [block.life] * (block.sequence == 0)
+        assert block.sequence < 3
+        if len(lives) == 3:
+            break
+    assert len(set(lives)) == 3
+    assert master.restarts == 2
+
+
+def test_one_that_leaves_of_its_own_accord(start):
+    master, _ = start((1,), exit_at=3, exit_status=0)
+    with pytest.raises(SimulatorClosedError):
+        for _ in steps(master, fake_actions):
+            pass
+    assert master.restarts == 0
+
+
+def test_receive_has_a_deadline(start):
+    master, _ = start((1,), HANGING)
+    assert master.receive(0) is None
+    assert master.receive(0.01) is None
+
+
+def test_dead_nursery_is_an_error(start):
+    master, _ = start((1,), HANGING)
+    nursery, _ = wait_for_descendants(2)
+    nursery.kill()
+    with pytest.raises(RuntimeError, match="nursery"):
+        master.receive(DEADLINE_S)
+
+
+# The directory and the end.
+
+
+def test_directory_is_private_and_removed(start):
+    master, nursery = start((1, 1))
+    receive(master)
+    address = nursery.specs[0]["address"]
+    assert stat.S_IMODE(os.stat(address).st_mode) == 0o700
+    assert sorted(os.listdir(address)) == ["actions", "steps"]
+    assert {spec["address"] for spec in nursery.specs} == {address}
+    assert len(descendants()) == 3
+    master.close()
+    assert not os.path.exists(address)
+    assert descendants() == []
+
+
+def test_two_masters_are_apart(start):
+    (one, nursery), (other, others_nursery) = start((1,)), start((1,), seed=1)
+    assert nursery.specs[0]["address"] != others_nursery.specs[0]["address"]
+    for t in range(3):
+        for master, action in ((one, 10 + t), (other, 20 + t)):
+            send(master, receive(master), [action])
+    assert read_fake_frame(receive(one).frames[0]).action == 12
+    assert read_fake_frame(receive(other).frames[0]).action == 22
+
+
+# Seeds.
+
+
+class FakeNursery:
+    """A fake nursery that forks nobody, and tells of the ends of ``ended``."""
+
+    def __init__(self):
+        self.specs: list[dict] = []
+        self.ended: list[Exit] = []
+        self._ours, self._theirs = socket.socketpair()
+
+    def fileno(self) -> int:
+        return self._ours.fileno()
+
+    def spawn(self, spec: dict) -> None:
+        self.specs.append(spec)
+
+    def end(self, *ended: Exit) -> None:
+        self.ended += ended
+        self._theirs.send(b"x")
+
+    def exits(self) -> list[Exit]:
+        self._ours.recv(1)
+        ended, self.ended = self.ended, []
+        return ended
+
+    def close(self) -> None:
+        self._ours.close()
+        self._theirs.close()
+
+
+def test_no_two_games_share_a_seed():
+    games, specs = (3, 1, 2), []
+    for seed in (0, 1, 2, 2**31 - 1):
+        nursery = FakeNursery()
+        master = SimulatorMaster(nursery, games, {}, COUNTING, seed)
+        for _ in range(2):
+            nursery.end(*(Exit(spec["index"], spec["life"], -9) for spec in nursery.specs[-3:]))
+            assert master.receive(0) is None
+        master.close()
+        specs += nursery.specs
+        assert [spec["index"] for spec in nursery.specs] == [0, 1, 2] * 3
+        assert len({spec["life"] for spec in nursery.specs}) == 9
+    assert all(len(spec["seeds"]) == games[spec["index"]] for spec in specs)
+    seeds = [seed for spec in specs for seed in spec["seeds"]]
+    assert len(seeds) == 4 * 3 * sum(games)
+    assert len(set(seeds)) == len(seeds)
+    assert min(seeds) >= 0
