@@ -23,6 +23,7 @@ lint: .venv/installed-dev
 	$(PYTHON) -m venv .venv
 
 .venv/installed: .venv/bin/python requirements.txt
+	@echo "installing into .venv: TensorFlow alone is 600 MB, this takes some minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@if nvidia-smi >/dev/null 2>&1; then \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check 'tensorflow[and-cuda]>=2.21,<2.22'; fi

@@ -20,17 +20,22 @@ HERE = Path(__file__).resolve().parent
 
 def enter_environment() -> None:
     """Go on in the project's .venv if no environment is active; say what to type if the packages are missing."""
+    if sys.platform == "win32":
+        fail("Windows is not supported: use Linux, or the Windows Subsystem for Linux")
     python = HERE / ".venv" / "bin" / "python"
     if sys.prefix == sys.base_prefix and python.exists():
         os.execv(python, [str(python), *sys.argv])
-    if sys.platform == "win32":
-        sys.exit("train-atari.py: Windows is not supported: use Linux, or the Windows Subsystem for Linux")
     if sys.version_info < (3, 11):
-        sys.exit(f"train-atari.py: Python 3.11 or newer is needed, this is {sys.version.split()[0]}")
+        fail(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: type 'make train' in {HERE}")
     missing = [name for name in ("ale_py", "tensorflow", "tensorpack", "zmq") if not importlib.util.find_spec(name)]
     if missing:
-        print(f"train-atari.py: {', '.join(missing)} not installed: type 'make train' in {HERE}", file=sys.stderr)
-        sys.exit(2)
+        fail(f"{', '.join(missing)} not installed: type 'make train' in {HERE}")
+
+
+def fail(message: str) -> None:
+    """Tell a user's error in one line and leave."""
+    print(f"train-atari.py: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 def main() -> None:
@@ -44,8 +49,7 @@ def main() -> None:
         print(protocol, flush=True)
         run(config, protocol, usable_cores())
     except UsageError as error:
-        print(f"train-atari.py: {error}", file=sys.stderr)
-        sys.exit(2)
+        fail(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
 

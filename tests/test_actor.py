@@ -1,12 +1,18 @@
-"""The actor's choice of actions, and the learner's choice of devices."""
+"""The actor's choice of actions, what it does with them, and the learner's choice of devices."""
 
 from __future__ import annotations
 
-from actor import sample_actions
+from types import SimpleNamespace
+
+from actor import ActorMaster, sample_actions
+from atari_wrapper import FRAME_SHAPE
+from config import Config
 from learner import Devices
+from simulator import StepBlock
 
 import numpy as np
 import pytest
+from tensorpack.train import StopTraining
 
 ALMOST_ONE = np.nextafter(1.0, 0.0)
 
@@ -73,6 +79,78 @@ def test_an_action_of_probability_zero_is_never_drawn():
         assert actions.max() < 6
         assert mus.min() > 0
         np.testing.assert_array_equal(mus, policy[np.arange(len(policy)), actions])
+
+
+# ActorMaster, without its threads
+
+
+def make_actor(envs_per_simulator: tuple[int, ...], **options) -> ActorMaster:
+    options = {"local_time_max": 1, "batch_size": 1, "pool_states": 1, "sample_reuse": 1} | options
+    config = Config(
+        simulator_proc=len(envs_per_simulator), num_envs=sum(envs_per_simulator), normalize_advantages=False, **options
+    )
+    master = SimpleNamespace(envs_per_simulator=envs_per_simulator, close=lambda: None)
+    return ActorMaster(config.resolve(cores=1, num_gpus=0), master, [-1], updates_per_step=1)
+
+
+def step_block(index: int, life: int, sequence: int, envs: int = 1) -> StepBlock:
+    frames = np.full((envs, *FRAME_SHAPE), 10 * life + sequence, np.uint8)
+    return StepBlock(index, life, sequence, 3 * envs, np.zeros(envs, np.float32), np.zeros(envs, np.uint8), frames)
+
+
+def decide(request, action: int) -> None:
+    request.builder.decide(np.array([action]), np.array([0.5]), np.array([0.0]), version=action)
+
+
+def test_a_late_choice_for_a_life_that_ended_changes_nothing():
+    actor = make_actor((1,))
+    actor._on_step(step_block(0, life=1, sequence=0))
+    late = actor._requests.get_nowait()
+    actor._on_step(step_block(0, life=2, sequence=0))
+    decide(actor._requests.get_nowait(), action=2)
+    decide(late, action=1)  # another predictor thread was slower
+    actor._on_step(step_block(0, life=2, sequence=1))
+    decide(actor._requests.get_nowait(), action=3)
+    actor._on_step(step_block(0, life=2, sequence=2))
+    batch = actor.take_batch()
+    assert batch.states[0, 0, 0].tolist() == 9 * [0] + 3 * [20]
+    assert batch.actions.tolist() == [2]
+    assert batch.versions.tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("envs", "predict_batch_size", "taken"),
+    [((1, 1, 1), 2, 2), ((1, 1, 1), 16, 3), ((8, 8, 8), 16, 2), ((10, 10, 10), 16, 1), ((20, 20), 16, 1)],
+)
+def test_an_inference_batch_has_at_most_its_size_but_one_block(envs, predict_batch_size, taken):
+    actor = make_actor(envs, predict_batch_size=predict_batch_size)
+    for index, size in enumerate(envs):
+        actor._on_step(step_block(index, life=1, sequence=0, envs=size))
+    assert [request.index for request in actor._take_requests()] == list(range(taken))
+    assert actor._requests.qsize() == len(envs) - taken
+
+
+def test_a_failure_of_a_thread_reaches_the_trainer_with_its_cause():
+    actor = make_actor((1,))
+    failure = ValueError("in a thread")
+
+    def target():
+        raise failure
+
+    actor._guard(target)
+    with pytest.raises(RuntimeError, match="thread of the actor") as raised:
+        actor.take_batch()
+    assert raised.value.__cause__ is failure
+
+
+def test_a_stopped_actor_stops_the_training():
+    actor = make_actor((1,))
+    actor.close()
+    with pytest.raises(StopTraining):
+        actor.take_batch()
+
+
+# Devices
 
 
 @pytest.mark.parametrize(

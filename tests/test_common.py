@@ -212,6 +212,14 @@ def test_report_of_one_episode_is_plain_json(tmp_path):
     assert any("none for this environment" in line for line in lines)
 
 
+@pytest.mark.parametrize("score", [0.0, -407.0, 0.5, 407_432.0, 1_234_567.0])
+def test_report_prints_scores_in_full(tmp_path, score):
+    lines = []
+    report_scores(Scores((score, score)), PROTOCOL, tmp_path, lines.append)
+    text = f"{score:.10g}"
+    assert f"median {text}, min {text}, max {text}" in lines[0]
+
+
 # play
 
 
@@ -260,6 +268,11 @@ class Recorder(gymnasium.Wrapper):
         super().__init__(env)
         self.shown: list[np.ndarray] = []
         self.score = 0.0
+        self.closed = False
+
+    def close(self):
+        super().close()
+        self.closed = True
 
     def reset(self, **kwargs):
         observation, info = self.env.reset(**kwargs)
@@ -304,6 +317,7 @@ def test_videos_show_the_episodes_at_their_own_speed(tmp_path, monkeypatch):
     assert sorted((tmp_path / "new" / "videos").iterdir()) == sorted(paths)  # nothing unfinished is left
     assert any(player.score != 0 for player in players)
     for path, player, line in zip(paths, players, lines, strict=True):
+        assert player.closed
         information, frames = read_video(path)
         assert information["codec"] == "h264"
         assert information["size"] == (160, 210)
