@@ -27,6 +27,7 @@ FRAME_HISTORY = 4
 FRAME_SHAPE = (*IMAGE_SIZE, 3)
 STATE_SHAPE = (*IMAGE_SIZE, 3 * FRAME_HISTORY)
 MAX_EPISODE_STEPS = 60_000
+_FIRE_STEPS = 2  # of a FIRE reset
 FRAMES_PER_S = 60  # of the console, NTSC
 
 gymnasium.register_envs(ale_py)
@@ -128,7 +129,7 @@ def _max_frames(spec: gymnasium.envs.registration.EnvSpec) -> int:
     # Gymnasium cuts all ids at 108,000 frames, about 36,000 steps; the -v0 protocol goes on to 60,000 steps.
     if spec.version == 0:
         skip = spec.kwargs.get("frameskip", 4)
-        return MAX_EPISODE_STEPS * (skip[1] - 1 if isinstance(skip, (tuple, list)) else skip)
+        return (MAX_EPISODE_STEPS + _FIRE_STEPS) * (skip[1] - 1 if isinstance(skip, (tuple, list)) else skip)
     return spec.kwargs.get("max_num_frames_per_episode", 108_000)
 
 

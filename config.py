@@ -58,7 +58,7 @@ class Schedule:
         return schedule
 
     def __str__(self) -> str:
-        return ",".join([f"{self.initial:g}", *(f"{update}:{value:g}" for update, value in self.changes)])
+        return ",".join([f"{self.initial!r}", *(f"{update}:{value!r}" for update, value in self.changes)])
 
 
 def _flag(default, group: str, text: str, **options):
@@ -226,7 +226,7 @@ _LEARNING_DEFAULTS = {
         "pool_states": 2048,
         "sample_reuse": 2,
         "normalize_advantages": True,
-        "learning_rate": Schedule(4e-4),
+        "learning_rate": Schedule(4e-4, ((12_000, 1.5e-4),)),
         "entropy_beta": Schedule(0.01),
         "value_weight": 1.0,
         "adam_epsilon": 1e-5,
@@ -254,6 +254,13 @@ def _default_text(name: str, default) -> str:
     return f" (default: {first} for batch-a3c, {second} for small)"
 
 
+def _schedule(text: str) -> Schedule:
+    try:
+        return Schedule.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no VALUE[,UPDATE:VALUE...]: {error}") from None
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Build the command line's parser from the fields of ``Config``."""
 
@@ -268,7 +275,7 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     groups = {key: parser.add_argument_group(title) for key, title in _GROUPS.items()}
-    types = {"int": int, "float": float, "Schedule": Schedule.parse}
+    types = {"int": int, "float": float, "Schedule": _schedule}
     for f in dataclasses.fields(Config):
         options = {"default": None, "help": f.metadata["help"].replace("%", "%%") + _default_text(f.name, f.default)}
         kind = f.type.split(" ")[0]
@@ -300,10 +307,13 @@ def parse_args(argv: list[str] | None = None) -> Config:
                 raise UsageError(f"--{f.name.replace('_', '-')} {value} is out of range: it must be {limits}")
     config = Config(**given)
     if config.resume:
-        config = dataclasses.replace(config.saved(), **given)
+        saved = config.saved()
+        if config.num_envs is not None:
+            saved = dataclasses.replace(saved, simulator_proc=None)
+        config = dataclasses.replace(saved, **given)
     if config.gpu is not None:
         parts = config.gpu.split(",")
-        if not all(part.isdecimal() for part in parts) or len(set(parts)) != len(parts):
+        if not all(part.isdecimal() for part in parts) or len(set(map(int, parts))) != len(parts):
             raise UsageError(f"--gpu {config.gpu!r} is no list of GPU numbers: type for example --gpu 0 or --gpu 0,1")
     if config.task != "train" and not config.load:
         raise UsageError(f"--task {config.task} needs a model: add --load FILE.npz")

@@ -14,6 +14,7 @@ The two ends talk JSON over a socket pair that no other process has.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -70,7 +71,7 @@ class Nursery:
         """
         found = []
         while select.select([self._socket], [], [], 0)[0]:
-            packet = self._socket.recv(_MESSAGE_BYTES)
+            packet = _receive(self._socket)
             if not packet:
                 raise RuntimeError(f"the nursery of the simulators ended with status {self._process.wait()}")
             found.append(Exit(*json.loads(packet)))
@@ -90,6 +91,13 @@ class Nursery:
 
     def __exit__(self, *_):
         self.close()
+
+
+def _receive(sock: socket.socket) -> bytes:
+    try:
+        return sock.recv(_MESSAGE_BYTES)
+    except ConnectionResetError:  # the other end has closed, and had not read all
+        return b""
 
 
 def die_with_parent(parent_pid: int) -> None:
@@ -124,9 +132,10 @@ def _serve(sock: socket.socket) -> None:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
                     break
-                sock.send(json.dumps([*children.pop(pid), os.waitstatus_to_exitcode(status)]).encode())
+                with contextlib.suppress(BrokenPipeError):  # the owner is closing: the next packet is the end
+                    sock.send(json.dumps([*children.pop(pid), os.waitstatus_to_exitcode(status)]).encode())
         if sock in ready:
-            packet = sock.recv(_MESSAGE_BYTES)
+            packet = _receive(sock)
             if not packet:
                 break
             message = json.loads(packet)

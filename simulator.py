@@ -87,7 +87,7 @@ def encode_step(block: StepBlock) -> list:
 
 def encode_failure(index: int, life: int, text: str) -> list:
     """Encode a simulator's last words, a traceback."""
-    return [msgpack.packb([_VERSION, index, life, text[-_MAX_TRACEBACK:]])]
+    return [msgpack.packb([_VERSION, index, life, text[-_MAX_TRACEBACK:]], unicode_errors="replace")]
 
 
 def decode(parts: list, envs_per_simulator: tuple[int, ...]) -> StepBlock | tuple[int, int, str]:
@@ -145,7 +145,8 @@ class SimulatorSpec:
     Attributes:
         index: its place among the simulators.
         life: the number of this life; no two lives of a run share it.
-        seeds: one seed for each game.
+        seed: of its first game; the others' follow, one up each.
+        num_envs: E, how many games it plays.
         address: directory of the sockets.
         player: ``module:function`` that makes one game.
         player_args: keyword arguments of that function.
@@ -153,7 +154,8 @@ class SimulatorSpec:
 
     index: int
     life: int
-    seeds: tuple[int, ...]
+    seed: int
+    num_envs: int
     address: str
     player: str
     player_args: dict
@@ -165,7 +167,7 @@ class SimulatorProcess:
     def __init__(self, spec: SimulatorSpec):
         self._spec = spec
         self._parent_pid = os.getppid()
-        context = zmq.Context()
+        context = self._context = zmq.Context()
         self._push = context.socket(zmq.PUSH)
         self._push.setsockopt(zmq.SNDHWM, 2)
         self._push.connect(f"ipc://{spec.address}/steps")
@@ -179,21 +181,23 @@ class SimulatorProcess:
             self._play()
         except Exception:
             self._push.send_multipart(encode_failure(self._spec.index, self._spec.life, traceback.format_exc()))
+            self._dealer.close(linger=0)
             self._push.close(linger=2000)
+            self._context.term()  # os._exit would not wait until the words are on their way
             raise
 
     def _play(self) -> None:
         cv2.setNumThreads(1)
         module, function = self._spec.player.split(":")
         make_player = getattr(importlib.import_module(module), function)
-        players = [make_player(**self._spec.player_args) for _ in self._spec.seeds]
-        envs = len(players)
+        envs = self._spec.num_envs
+        players = [make_player(**self._spec.player_args) for _ in range(envs)]
         frames = np.empty((envs, *FRAME_SHAPE), np.uint8)
         rewards = np.zeros(envs, np.float32)
         ends = np.zeros(envs, np.uint8)
         emulated = [0] * envs
-        for env, (player, seed) in enumerate(zip(players, self._spec.seeds, strict=True)):
-            frames[env], info = player.reset(seed=seed)
+        for env, player in enumerate(players):
+            frames[env], info = player.reset(seed=self._spec.seed + env)
             emulated[env] = info["frame_number"]
         emulated_before, sequence = 0, 0
         while True:
@@ -277,8 +281,8 @@ class SimulatorMaster:
         self._lives = 0
         self._life = [0] * len(envs_per_simulator)  # the current one of each simulator
         self._next_sequence = [0] * len(envs_per_simulator)
+        self._reached = [0] * len(envs_per_simulator)  # the life that has been sent actions
         self._failed_starts = [0] * len(envs_per_simulator)
-        self._last_words = [""] * len(envs_per_simulator)
         for index in range(len(envs_per_simulator)):
             self._spawn(index)
 
@@ -286,12 +290,10 @@ class SimulatorMaster:
         self._lives += 1
         self._life[index] = self._lives
         self._next_sequence[index] = 0
-        first_env = sum(self.envs_per_simulator[:index])
-        seeds = tuple(
-            (self._seed * 1_000_000 + self._lives) * 100_000 + first_env + env
-            for env in range(self.envs_per_simulator[index])
+        seed = (self._seed * 1_000_000 + self._lives) * 100_000  # lives are unique: so are their games' seeds
+        spec = SimulatorSpec(
+            index, self._lives, seed, self.envs_per_simulator[index], self._directory, self._player, self._player_args
         )
-        spec = SimulatorSpec(index, self._lives, seeds, self._directory, self._player, self._player_args)
         self._nursery.spawn(dataclasses.asdict(spec))
 
     def receive(self, timeout_s: float) -> StepBlock | None:
@@ -305,7 +307,7 @@ class SimulatorMaster:
             known of the simulator's games from before it is void.
 
         Raises:
-            SimulatorError: a simulator failed several times before its first step.
+            SimulatorError: a simulator told its failure, or ended several times before its first step.
             SimulatorClosedError: a simulator's window was closed.
         """
         deadline = time.monotonic() + timeout_s
@@ -313,12 +315,12 @@ class SimulatorMaster:
             ready = dict(self._poller.poll(max(0, 1000 * (deadline - time.monotonic()))))
             if not ready:
                 return None
+            if self._nursery.fileno() in ready:  # first: with busy simulators there is always a step
+                self._bury()
             if self._pull in ready:
                 block = self._decode(self._pull.recv_multipart(copy=False))
                 if block is not None:
                     return block
-            elif self._nursery.fileno() in ready:  # after all that the dead have sent
-                self._bury()
 
     def _decode(self, message: list[zmq.Frame]) -> StepBlock | None:
         try:
@@ -326,10 +328,9 @@ class SimulatorMaster:
         except MessageError as error:
             return self._refuse(str(error))
         index, life = decoded[:2]
+        if not isinstance(decoded, StepBlock):  # perhaps overtaken by the news of its end: of whatever life they are
+            raise SimulatorError(f"simulator {index} fails:\n{decoded[2]}")
         if life != self._life[index]:  # what a life that ended had under way
-            return None
-        if not isinstance(decoded, StepBlock):
-            self._last_words[index] = decoded[2]
             return None
         if decoded.sequence != self._next_sequence[index]:
             return self._refuse(f"step {decoded.sequence} of simulator {index} out of turn")
@@ -350,9 +351,8 @@ class SimulatorMaster:
                 self._failed_starts[index] += 1
             if status == 0:
                 raise SimulatorClosedError
-            words = self._last_words[index] or f"it ended with status {status} and left no traceback"
-            if self._last_words[index] or self._failed_starts[index] >= _FAILED_STARTS:
-                raise SimulatorError(f"simulator {index} fails:\n{words}")
+            if self._failed_starts[index] >= _FAILED_STARTS:
+                raise SimulatorError(f"simulator {index} fails: it ended with status {status} and left no traceback")
             self.restarts += 1
             _log.warning("simulator %d ended with status %d: a new one takes its place", index, status)
             self._spawn(index)
@@ -363,11 +363,14 @@ class SimulatorMaster:
         while self._life[index] == life:
             try:
                 self._router.send_multipart([_identity(index, life), actions.tobytes()])
+                self._reached[index] = life
                 return
             except zmq.ZMQError as error:
-                # A new life's first step can be here before its other socket has connected.
-                if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN) or time.monotonic() > deadline:
+                if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                     raise
+                # A new life's first step can be here before its other socket has connected; later it has died.
+                if self._reached[index] == life or time.monotonic() > deadline:
+                    return
                 time.sleep(0.001)
 
     def close(self) -> None:

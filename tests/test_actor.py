@@ -130,6 +130,31 @@ def test_an_inference_batch_has_at_most_its_size_but_one_block(envs, predict_bat
     assert actor._requests.qsize() == len(envs) - taken
 
 
+def test_with_a_pool_simulators_that_filled_their_unroll_wait_for_the_others():
+    """Two simulators of one game, unrolls of one step, a pool of four states."""
+    actor = make_actor((1, 1), pool_states=4, batch_size=2, queue_size=2)
+    acting = []  # the simulators that may go on, after each step
+    for index, sequence in [(0, 0), (1, 0), (0, 1), (0, 2), (1, 1), (1, 2), (1, 3), (0, 3)]:
+        actor._on_step(step_block(index, life=1, sequence=sequence))
+        released = []
+        while actor._requests.qsize():
+            request = actor._requests.get_nowait()
+            decide(request, action=0)
+            released.append(request.index)
+        acting.append(released)
+    assert acting == [[0], [1], [0], [], [1], [0, 1], [], [1, 0]]
+
+
+def test_a_simulator_that_died_while_it_waited_acts_again():
+    actor = make_actor((1, 1), pool_states=4, batch_size=2)
+    for sequence in range(3):
+        actor._on_step(step_block(0, life=1, sequence=sequence))
+    assert actor._requests.qsize() == 2  # the third waits for simulator 1
+    actor._on_step(step_block(0, life=2, sequence=0))
+    requests = [actor._requests.get_nowait() for _ in range(3)]
+    assert [(request.index, request.life) for request in requests] == [(0, 1), (0, 1), (0, 2)]
+
+
 def test_a_failure_of_a_thread_reaches_the_trainer_with_its_cause():
     actor = make_actor((1,))
     failure = ValueError("in a thread")

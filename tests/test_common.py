@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 
 import common
-from atari_wrapper import STATE_SHAPE, Protocol, make_player
+from atari_wrapper import FRAME_SHAPE, STATE_SHAPE, Protocol, make_player
 from common import Scores, evaluate, greedy_actions, play, play_episode, published_score, record, report_scores
 from config import UsageError
 
@@ -56,26 +56,26 @@ def logged_games(log: Path) -> list[tuple[int, list[int]]]:
 
 
 EVALUATIONS = {
-    "one episode": (1, 2, [1]),
-    "fewer episodes than games": (3, 2, [1, 1, 1]),
-    "no multiple of the games": (21, 2, 5 * [2] + 11 * [1]),
-    "several rounds": (24, 1, 8 * [3]),
+    "one episode": ({"episodes": 1, "processes": 2}, [1]),
+    "fewer episodes than games": ({"episodes": 3, "processes": 2}, [1, 1, 1]),
+    "no multiple of the games": ({"episodes": 21, "processes": 2}, 5 * [2] + 11 * [1]),
+    "several rounds": ({"episodes": 24, "processes": 1}, 8 * [3]),
+    "fewer games": ({"episodes": 5, "processes": 2, "max_games": 3}, [2, 2, 1]),
 }
 
 
-@pytest.mark.parametrize(("episodes", "processes", "quotas"), EVALUATIONS.values(), ids=EVALUATIONS)
-def test_each_game_plays_its_episodes_and_then_rests(tmp_path, episodes, processes, quotas):
+@pytest.mark.parametrize(("arguments", "quotas"), EVALUATIONS.values(), ids=EVALUATIONS)
+def test_each_game_plays_its_episodes_and_then_rests(tmp_path, arguments, quotas):
     told = []
-    scores = run_evaluate(tmp_path, episodes=episodes, processes=processes, seed=5, on_episodes=told.append)
+    scores = run_evaluate(tmp_path, seed=5, on_episode=told.append, **arguments)
     games = logged_games(tmp_path)
     lengths = [episode_lengths(seed, quota) for (seed, _), quota in zip(games, quotas, strict=True)]
     assert scores.scores == tuple(REWARD * length for game in lengths for length in game)
-    assert len(scores.scores) == episodes
+    assert len(scores.scores) == arguments["episodes"]
     for (_, actions), game in zip(games, lengths, strict=True):
         assert len(actions) == sum(game)
         assert set(actions) <= set(range(NUM_ACTIONS))
-    assert told == sorted(set(told))
-    assert told[-1] == episodes
+    assert sorted(told) == sorted(scores.scores)
 
 
 def test_short_episodes_are_not_over_represented(tmp_path):
@@ -103,10 +103,9 @@ def test_a_killed_simulator_loses_only_its_unfinished_episodes(tmp_path):
     assert scores.scores == tuple(REWARD * length for length in expected)
 
 
-def test_evaluation_shows_the_policy_the_history_of_each_episode(tmp_path, monkeypatch):
-    monkeypatch.setattr(common, "_GAMES_PER_SIMULATOR", 1)
+def test_evaluation_shows_the_policy_the_history_of_each_episode(tmp_path):
     policy = HistoryPolicy()
-    scores = run_evaluate(tmp_path, policy, episodes=3, processes=1, seed=1)
+    scores = run_evaluate(tmp_path, policy, episodes=3, processes=1, seed=1, max_games=1)
     assert policy.newest == [t for score in scores.scores for t in range(1, int(score / REWARD) + 1)]
     assert len(set(scores.scores)) == 2
 
@@ -226,25 +225,43 @@ def test_report_prints_scores_in_full(tmp_path, score):
 def test_play_without_a_display_names_the_alternative(monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    monkeypatch.setattr(common, "make_player", pytest.fail)
+    monkeypatch.setattr(common, "evaluate", pytest.fail)
     with pytest.raises(UsageError, match="--task dump_video"):
         play(uniform_policy, "Pong-v0", episodes=1, seed=0)
 
 
+def play_fake(monkeypatch, log: Path, **player_args) -> tuple[list[dict], list[str]]:
+    """Play four episodes of the fake game; returns the arguments of Pong's player, and what was told."""
+    calls, lines = [], []
+
+    def evaluate_fake(policy, player_args_of_pong, *args, **options):
+        calls.append(player_args_of_pong)
+        return evaluate(policy, {"log": str(log)} | player_args, *args, player="fake_lengths:make_player", **options)
+
+    monkeypatch.setattr(common, "evaluate", evaluate_fake)
+    play(uniform_policy, "Pong-v0", episodes=4, seed=1, report=lines.append)
+    return calls, lines
+
+
 @pytest.mark.parametrize("variable", ["DISPLAY", "WAYLAND_DISPLAY"])
-def test_play_shows_every_episode_and_tells_its_score(monkeypatch, tmp_path, variable):
+def test_play_shows_one_game_and_tells_the_score_of_each_episode(monkeypatch, tmp_path, variable):
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(variable, ":0")
-    player, calls, lines = fake_lengths.make_player(str(tmp_path)), [], []
-    monkeypatch.setattr(common, "make_player", lambda *args, **options: calls.append((args, options)) or player)
-    play(uniform_policy, "Pong-v0", episodes=4, seed=3, report=lines.append)
-    assert calls == [(("Pong-v0",), {"render_mode": "human"})]
-    assert player.closed
-    seeds = [seed for seed, _ in logged_games(tmp_path)]
-    assert len(seeds) == 4
-    scores = [REWARD * episode_lengths(seed, 1)[0] for seed in seeds]
+    calls, lines = play_fake(monkeypatch, tmp_path)
+    assert calls == [{"env_id": "Pong-v0", "render_mode": "human"}]
+    ((seed, _),) = logged_games(tmp_path)
+    scores = [REWARD * length for length in episode_lengths(seed, 4)]
     assert lines == [f"episode {i}/4: score {score:g}" for i, score in enumerate(scores, start=1)]
+
+
+def test_play_ends_when_the_window_is_closed(monkeypatch, tmp_path):
+    monkeypatch.setenv("DISPLAY", ":0")
+    _, lines = play_fake(monkeypatch, tmp_path, leave_at_step=SHORT + 1)
+    ((seed, actions),) = logged_games(tmp_path)
+    assert len(actions) == SHORT
+    assert episode_lengths(seed, 1) == [SHORT]
+    assert lines == [f"episode 1/4: score {REWARD * SHORT:g}"]
 
 
 def test_play_episode_yields_each_step_and_keeps_the_history(tmp_path):
@@ -256,6 +273,58 @@ def test_play_episode_yields_each_step_and_keeps_the_history(tmp_path):
         assert [step.reward for step in steps] == [0] + length * [REWARD]
         assert [step.emulator_frames for step in steps[1:]] == length * [3]
         assert policy.newest == list(range(1, length + 1))
+
+
+# frame_statistics
+
+
+class NoisyPlayer:
+    """Frames around one colour, with deviation 20; an episode lasts 10 steps."""
+
+    action_space = gymnasium.spaces.Discrete(NUM_ACTIONS)
+
+    def __init__(self):
+        self.frames: list[np.ndarray] = []
+        self.actions: set[int] = set()
+
+    def reset(self, seed=None):
+        if seed is not None:
+            self._rng = np.random.default_rng(seed)
+        self._t = 0
+        return self._frame(), {}
+
+    def step(self, action):
+        self.actions.add(action)
+        self._t += 1
+        return self._frame(), 0.0, self._t == 10, False, {}
+
+    def close(self):
+        pass
+
+    def _frame(self):
+        self.frames.append(self._rng.normal((50, 100, 150), 20, FRAME_SHAPE).clip(0, 255).astype(np.uint8))
+        return self.frames[-1]
+
+
+def test_frame_statistics_are_those_of_the_frames(monkeypatch):
+    player = NoisyPlayer()
+    monkeypatch.setattr(common, "make_player", lambda env_id: player)
+    monkeypatch.setattr(common, "_STATISTICS_STEPS", 50)
+    mean, std = common.frame_statistics("Pong-v0", seed=0)
+    assert mean.dtype == np.float32
+    np.testing.assert_allclose(mean, np.mean(player.frames[:50], axis=0), rtol=0.1)
+    np.testing.assert_allclose(mean.mean(axis=(0, 1)), (50, 100, 150), atol=1)
+    assert std == pytest.approx(20, abs=0.5)
+    assert player.actions == set(range(NUM_ACTIONS))
+
+
+def test_a_game_that_never_moves_has_deviation_one(monkeypatch):
+    player = NoisyPlayer()
+    player._frame = lambda: np.full(FRAME_SHAPE, 7, np.uint8)
+    monkeypatch.setattr(common, "make_player", lambda env_id: player)
+    monkeypatch.setattr(common, "_STATISTICS_STEPS", 20)
+    mean, std = common.frame_statistics("Pong-v0", seed=0)
+    assert (mean.min(), mean.max(), std) == (7, 7, 1)
 
 
 # record

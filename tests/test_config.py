@@ -239,6 +239,7 @@ def test_what_is_given_is_kept(network):
         ("", 2, (8,) * 4),
         ("", 1, (8,) * 2),
         ("--simulator-proc 240", 2, (1,) * 240),
+        ("--simulator-proc 3", 8, (1,) * 3),
         ("--simulator-proc 3 --num-envs 7", 2, (3, 2, 2)),
         ("--num-envs 10", 2, (3, 3, 2, 2)),
         ("--num-envs 3", 2, (1, 1, 1)),

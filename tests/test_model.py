@@ -12,10 +12,11 @@ import zipfile
 from pathlib import Path
 
 import model as model_module
-from atari_wrapper import STATE_SHAPE, Protocol
+from atari_wrapper import FRAME_SHAPE, IMAGE_SIZE, STATE_SHAPE, Protocol
 from config import Config, UsageError
 from model import (
     NETWORKS,
+    FrameStatistics,
     Model,
     check_model,
     clipped_is_losses,
@@ -77,19 +78,22 @@ def test_shapes_are_those_of_the_published_files(num_actions):
     assert sum(math.prod(shape) for shape in shapes.values()) == 3_382_850 + 513 * num_actions
 
 
-@pytest.mark.parametrize(("network", "hidden"), [("batch-a3c", 512), ("small", 256)])
-def test_initial_weights(network, hidden):
-    config = {"small": SMALL, "batch-a3c": ORIGINAL}[network]
+@pytest.mark.parametrize(("config", "scales"), [(ORIGINAL, {}), (SMALL, {"fc-pi": 1e-4, "fc-v": 1.0})])
+def test_initial_weights(config, scales):
+    statistics = FrameStatistics(np.random.default_rng(0).uniform(0, 255, FRAME_SHAPE).astype(np.float32), 60.0)
 
     def build():
+        model = Model(config, 4, statistics)
         with TowerContext("", is_training=False):
-            Model(config, 4).build_graph(*(tfv1.placeholder(s.dtype, s.shape) for s in Model(config, 4).inputs()))
-        return {variable.op.name: variable for variable in tfv1.trainable_variables()}
+            model.build_graph(*(tfv1.placeholder(spec.dtype, spec.shape) for spec in model.inputs()))
+        trainable = tfv1.trainable_variables()
+        others = [variable for variable in tfv1.global_variables() if variable not in trainable]
+        return [{variable.op.name: variable for variable in variables} for variables in (trainable, others)]
 
-    scales = {"fc-pi": 1e-4, "fc-v": 1.0} if network == "small" else {}
-    variables = run(build)
-    assert {name: value.shape for name, value in variables.items()} == NETWORKS[network].variable_shapes(4)
-    for name, value in variables.items():
+    trainable, others = run(build)
+    shapes = {name: value.shape for name, value in (trainable | others).items()}
+    assert shapes == NETWORKS[config.network].variable_shapes(4)
+    for name, value in trainable.items():
         layer, _, kind = name.partition("/")
         if kind == "b":
             assert not value.any()
@@ -99,6 +103,10 @@ def test_initial_weights(network, hidden):
             fan_in = value.size // value.shape[-1]
             scale = np.mean(value**2) * fan_in
             assert scale / scales.get(layer, 2.0) == pytest.approx(1, abs=5 / math.sqrt(value.size))
+    if config.network == "small":
+        np.testing.assert_array_equal(others.pop("input/mean"), statistics.mean)
+        assert others.pop("input/std") == 60
+    assert others == {}
 
 
 # The original's own graph
@@ -352,7 +360,9 @@ def test_optimizer_is_adam_with_the_configured_epsilon_after_the_clip():
 def small_variables(num_actions=4, seed=0) -> dict[str, np.ndarray]:
     r = np.random.default_rng(seed)
     shapes = NETWORKS["small"].variable_shapes(num_actions)
-    return {name: r.normal(0, 0.05, shape).astype(np.float32) for name, shape in shapes.items()}
+    variables = {name: r.normal(0, 0.05, shape).astype(np.float32) for name, shape in shapes.items()}
+    mean, std = r.uniform(0, 255, FRAME_SHAPE).astype(np.float32), np.array(60, np.float32)
+    return variables | {"input/mean": mean, "input/std": std}
 
 
 def assert_same_variables(got: dict, expected: dict) -> None:
@@ -451,15 +461,15 @@ def test_wrong_arrays_are_refused(file, arrays, reason):
     assert reason in refusal(file)
 
 
-def npz_bytes(save=np.savez) -> bytes:
+def npz_bytes() -> bytes:
     buffer = io.BytesIO()
-    save(buffer, **{name: value.round(1) for name, value in GOOD.items()})
+    np.savez(buffer, **GOOD)
     return buffer.getvalue()
 
 
-def zip_bytes(members: dict[str, bytes]) -> bytes:
+def zip_bytes(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
     return buffer.getvalue()
@@ -475,7 +485,9 @@ def corrupt(content: bytes, at: int, by: bytes) -> bytes:
     return content[:at] + by + content[at + len(by) :]
 
 
-STORED, DEFLATED = npz_bytes(), npz_bytes(np.savez_compressed)
+STORED = npz_bytes()
+DEFLATED = zip_bytes({"fc-pi/b.npy": npy_bytes(np.zeros(1000))}, zipfile.ZIP_DEFLATED)
+FIRST_DATA_BYTE = 30 + len("fc-pi/b.npy")  # after the archive's first header
 UNCLOSED_HEADER = npy_bytes(np.zeros(4)).replace(b"), }", b"(, }")
 LONG_HEADER = b"\x93NUMPY\x02\x00" + (20_000).to_bytes(4, "little") + b" " * 19_999 + b"\n"
 CORRUPT_FILES = {
@@ -485,7 +497,7 @@ CORRUPT_FILES = {
     "cut at the end": STORED[:-1],
     "cut at the start": STORED[1000:],
     "stored data changed": corrupt(STORED, len(STORED) // 2, b"\x00\xff" * 50),
-    "compressed data changed": corrupt(DEFLATED, len(DEFLATED) // 2, b"\xff" * 64),
+    "compressed data changed": corrupt(DEFLATED, FIRST_DATA_BYTE, b"\xff"),
     "unknown compression": corrupt(STORED, STORED.rindex(b"PK\x01\x02") + 10, b"\x63"),
     "array without archive": npy_bytes(np.zeros(3)),
     "pickle": pickle.dumps(GOOD),
@@ -636,7 +648,10 @@ def test_check_model(file, num_actions, network, reason):
 
 
 def literal_small_network(variables: dict[str, np.ndarray], states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    x = states / 255.0
+    frames = states.reshape(-1, *IMAGE_SIZE, 4, 3).astype(np.float64)
+    present = frames.any(axis=(1, 2, 4), keepdims=True)  # before an episode's first frame there are zeros
+    frames -= present * variables["input/mean"][:, :, None].astype(np.float64)
+    x = (frames / variables["input/std"]).reshape(states.shape)
     for layer, stride in (("conv0", 4), ("conv1", 2)):
         weights, size = variables[f"{layer}/W"].astype(np.float64), variables[f"{layer}/W"].shape[0]
         patches = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(1, 2))[:, ::stride, ::stride]
@@ -653,6 +668,8 @@ def test_loaded_policy_is_the_literal_forward_pass(file):
     policy = load_policy(read_model(str(file)), cores=1)
     for batch_size in (1, 5):
         states = np.random.default_rng(batch_size).integers(0, 256, (batch_size, *STATE_SHAPE), np.uint8)
+        for row, absent in enumerate((0, 1, 2, 3)[:batch_size]):
+            states[row, ..., : 3 * absent] = 0
         expected_probabilities, expected_values = literal_small_network(variables, states)
         probabilities, values = policy(states)
         assert np.ptp(expected_probabilities) > 0.01

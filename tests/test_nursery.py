@@ -29,7 +29,7 @@ def nursery():
 def spec(tmp_path):
     """Specifications of simulators with whom nobody talks."""
     return lambda player, index=0, life=1: dataclasses.asdict(
-        SimulatorSpec(index, life, (0,), str(tmp_path), player, {})
+        SimulatorSpec(index, life, 0, 1, str(tmp_path), player, {})
     )
 
 

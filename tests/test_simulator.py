@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import time
 from collections.abc import Callable, Iterator
 
 from atari_wrapper import make_player
@@ -70,15 +71,22 @@ def send(master: SimulatorMaster, block: StepBlock, actions) -> None:
 
 def steps(master: SimulatorMaster, choose: Callable[[StepBlock], list[int]]) -> Iterator[StepBlock]:
     """The blocks of all simulators; after each of them its games' next actions are sent."""
-    while True:
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
         block = receive(master)
         yield block
         send(master, block, choose(block))
+    raise AssertionError(f"not over within {DEADLINE_S} s")
 
 
 def fake_action(index: int, sequence: int, env: int) -> int:
     """Another one for each game and step."""
     return (50 * index + 7 * sequence + 3 * env) % 100
+
+
+def seeds(spec: dict) -> range:
+    """The seeds of a simulator's games."""
+    return range(spec["seed"], spec["seed"] + spec["num_envs"])
 
 
 def fake_actions(block: StepBlock) -> list[int]:
@@ -98,7 +106,7 @@ def test_steps_and_actions_find_their_games(start):
         assert t == seen[index]
         assert (block.life, len(block.ends)) == (spec["life"], envs)
         assert [read_fake_frame(frame) for frame in block.frames] == [
-            FakeFrame(spec["seeds"][env], 0, t, fake_action(index, t - 1, env) if t else -1) for env in range(envs)
+            FakeFrame(seeds(spec)[env], 0, t, fake_action(index, t - 1, env) if t else -1) for env in range(envs)
         ]
         assert block.rewards.tolist() == [FakeCountingGame.reward(0, t) if t else 0] * envs
         assert block.ends.tolist() == [RUNNING] * envs
@@ -166,7 +174,7 @@ def test_pong_is_the_same_through_simulators(start):
     games, count, args = (2, 1), 200, {"env_id": "Pong-v0", "max_episode_steps": 130}
     actions = np.random.default_rng(0).integers(0, 6, (len(games), count, max(games)), dtype=np.int8)
     master, nursery = start(games, ATARI_PLAYER, **args)
-    twins = [[Alone(seed, **args) for seed in spec["seeds"]] for spec in nursery.specs]
+    twins = [[Alone(seed, **args) for seed in seeds(spec)] for spec in nursery.specs]
     earned, ends = 0.0, set()
     for _ in range(len(games) * count):
         block = receive(master)
@@ -208,7 +216,7 @@ def test_killed_simulator_is_replaced(start):
         for block in blocks:
             expected = [
                 FakeFrame(seed, 0, block.sequence, fake_action(block.index, block.sequence - 1, env))
-                for env, seed in enumerate(spec["seeds"])
+                for env, seed in enumerate(seeds(spec))
             ]
             assert block.sequence == 0 or [read_fake_frame(frame) for frame in block.frames] == expected
 
@@ -415,8 +423,8 @@ def test_no_two_games_share_a_seed():
         specs += nursery.specs
         assert [spec["index"] for spec in nursery.specs] == [0, 1, 2] * 3
         assert len({spec["life"] for spec in nursery.specs}) == 9
-    assert all(len(spec["seeds"]) == games[spec["index"]] for spec in specs)
-    seeds = [seed for spec in specs for seed in spec["seeds"]]
-    assert len(seeds) == 4 * 3 * sum(games)
-    assert len(set(seeds)) == len(seeds)
-    assert min(seeds) >= 0
+    assert all(spec["num_envs"] == games[spec["index"]] for spec in specs)
+    all_seeds = [seed for spec in specs for seed in seeds(spec)]
+    assert len(all_seeds) == 4 * 3 * sum(games)
+    assert len(set(all_seeds)) == len(all_seeds)
+    assert min(all_seeds) >= 0
