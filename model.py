@@ -141,8 +141,8 @@ def _first_convolution(states: tf.Tensor, weights: tf.Tensor, conv: Conv, normal
     height, width = of_mean.shape[1:3]
     of_mean = tf.reshape(of_mean, [height * width, FRAME_HISTORY, channels])
     of_mean = tf.reshape(tf.transpose(of_mean, [1, 0, 2]), [FRAME_HISTORY, -1])
-    probe = tf.reduce_max(x[:, ::6, ::6, :], axis=[1, 2])
-    present = tf.cast(tf.reduce_max(tf.reshape(probe, [-1, FRAME_HISTORY, 3]), axis=2) > 0, tf.float32)
+    brightest = tf.cast(tf.reduce_max(states, axis=[1, 2]), tf.int32)
+    present = tf.cast(tf.reduce_max(tf.reshape(brightest, [-1, FRAME_HISTORY, 3]), axis=2) > 0, tf.float32)
     offset = tf.reshape(tf.matmul(present, of_mean), [-1, height, width, channels])
     return tf.nn.conv2d(x, weights, conv.stride, conv.padding) - offset
 

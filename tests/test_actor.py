@@ -130,29 +130,46 @@ def test_an_inference_batch_has_at_most_its_size_but_one_block(envs, predict_bat
     assert actor._requests.qsize() == len(envs) - taken
 
 
-def test_with_a_pool_simulators_that_filled_their_unroll_wait_for_the_others():
-    """Two simulators of one game, unrolls of one step, a pool of four states."""
-    actor = make_actor((1, 1), pool_states=4, batch_size=2, queue_size=2)
-    acting = []  # the simulators that may go on, after each step
-    for index, sequence in [(0, 0), (1, 0), (0, 1), (0, 2), (1, 1), (1, 2), (1, 3), (0, 3)]:
-        actor._on_step(step_block(index, life=1, sequence=sequence))
+# Unrolls of one step. Script: (simulator, sequence), and the simulators that may act after it.
+GENERATIONS = {
+    "no pool, nobody waits": (
+        (1, 1), 4, 4, [((0, 0), [0]), ((0, 1), [0]), ((0, 2), [0]), ((0, 3), [0])]
+    ),
+    "all wait for the last": (
+        (1, 1), 4, 2,
+        [((0, 0), [0]), ((1, 0), [1]), ((0, 1), [0]), ((0, 2), []), ((1, 1), [1]), ((1, 2), [0, 1]), ((1, 3), [])],
+    ),
+    "a full pool ends the waiting": (
+        (2, 2, 2), 4, 2,
+        [((0, 0), [0]), ((1, 0), [1]), ((0, 1), [0]), ((1, 1), [1]), ((0, 2), []), ((1, 2), [0, 1]), ((1, 3), [])],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("envs_per_simulator", "pool_states", "batch_size", "script"), GENERATIONS.values(), ids=GENERATIONS
+)
+def test_with_a_pool_simulators_wait_for_each_other(envs_per_simulator, pool_states, batch_size, script):
+    actor = make_actor(envs_per_simulator, pool_states=pool_states, batch_size=batch_size, queue_size=4)
+    for (index, sequence), expected in script:
+        actor._on_step(step_block(index, life=1, sequence=sequence, envs=envs_per_simulator[index]))
         released = []
         while actor._requests.qsize():
             request = actor._requests.get_nowait()
             decide(request, action=0)
             released.append(request.index)
-        acting.append(released)
-    assert acting == [[0], [1], [0], [], [1], [0, 1], [], [1, 0]]
+        assert released == expected, (index, sequence)
 
 
 def test_a_simulator_that_died_while_it_waited_acts_again():
     actor = make_actor((1, 1), pool_states=4, batch_size=2)
-    for sequence in range(3):
-        actor._on_step(step_block(0, life=1, sequence=sequence))
-    assert actor._requests.qsize() == 2  # the third waits for simulator 1
-    actor._on_step(step_block(0, life=2, sequence=0))
-    requests = [actor._requests.get_nowait() for _ in range(3)]
-    assert [(request.index, request.life) for request in requests] == [(0, 1), (0, 1), (0, 2)]
+    acting = []
+    for life, sequence in [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]:
+        actor._on_step(step_block(0, life=life, sequence=sequence))
+        acting.append(actor._requests.qsize() == 1)
+        while actor._requests.qsize():
+            assert actor._requests.get_nowait().life == life
+    assert acting == [True, True, False, True, True, False]  # simulator 1 has made no step
 
 
 def test_a_failure_of_a_thread_reaches_the_trainer_with_its_cause():
@@ -163,6 +180,7 @@ def test_a_failure_of_a_thread_reaches_the_trainer_with_its_cause():
         raise failure
 
     actor._guard(target)
+    actor.close()  # the failure is what is told, not that the actor has stopped
     with pytest.raises(RuntimeError, match="thread of the actor") as raised:
         actor.take_batch()
     assert raised.value.__cause__ is failure

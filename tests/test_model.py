@@ -662,6 +662,17 @@ def literal_small_network(variables: dict[str, np.ndarray], states: np.ndarray) 
     return policy / policy.sum(axis=1, keepdims=True), (x @ variables["fc-v/W"] + variables["fc-v/b"])[:, 0]
 
 
+@pytest.mark.parametrize("pixel", [(0, 0), (41, 43), (83, 83)])
+def test_a_frame_with_one_lit_pixel_is_a_frame(file, pixel):
+    """Black games such as Asteroids show little more; only zeros stand for what was before an episode."""
+    variables = small_variables()
+    write_model(file, variables, {"network": "small"})
+    states = np.zeros((1, *STATE_SHAPE), np.uint8)
+    states[(0, *pixel)] = 1
+    probabilities, _ = load_policy(read_model(str(file)), cores=1)(states)
+    np.testing.assert_allclose(probabilities, literal_small_network(variables, states)[0], rtol=1e-4)
+
+
 def test_loaded_policy_is_the_literal_forward_pass(file):
     variables = small_variables()
     write_model(file, variables, {"network": "small"})

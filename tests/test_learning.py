@@ -1,0 +1,67 @@
+"""It learns: three minutes of training on a real game beat the untrained policy."""
+
+import signal
+import time
+from pathlib import Path
+
+from common import evaluate
+from model import load_policy, read_model
+
+import numpy as np
+from test_end_to_end import start
+
+GAME = "KungFuMaster-v0"
+TRAINING_S = 180
+EPISODES = 10
+
+
+def permutation_p(better: np.ndarray, worse: np.ndarray, rng: np.random.Generator, rounds: int = 20_000) -> float:
+    """One-sided p of a difference of means, under exchange of the labels."""
+    pooled = np.concatenate([better, worse])
+    shuffled = rng.permuted(np.tile(pooled, (rounds, 1)), axis=1)
+    differences = shuffled[:, : len(better)].mean(axis=1) - shuffled[:, len(better) :].mean(axis=1)
+    return (1 + (differences >= better.mean() - worse.mean()).sum()) / (1 + rounds)
+
+
+def test_permutation_p():
+    rng = np.random.default_rng(0)
+    low, high = rng.normal(0, 1, 10), rng.normal(3, 1, 10)
+    assert permutation_p(high, low, rng) < 0.001
+    assert permutation_p(low, high, rng) > 0.99
+    assert 0.01 < permutation_p(low, rng.normal(0, 1, 10), rng) < 0.99
+
+
+def train(output: Path) -> None:
+    """Train for three minutes from the first update on."""
+    training = start(
+        "--env", GAME, "--steps-per-epoch", "100", "--eval-every", "0", "--output", str(output)
+    )  # fmt: skip
+    for line in training.process.stdout:
+        if "Start Epoch 1 " in line:
+            break
+    deadline = time.monotonic() + TRAINING_S
+    for line in training.process.stdout:
+        if time.monotonic() > deadline and "Model saved" in line:
+            break
+    training.process.send_signal(signal.SIGINT)
+    training.finish(30)
+    assert training.process.returncode == 130
+    assert training.wait_all_gone(3)
+
+
+def test_three_minutes_of_training_beat_the_untrained_policy(tmp_path):
+    train(tmp_path / "run")
+    model = read_model(str(tmp_path / "run" / f"{GAME}.npz"))
+    rng = np.random.default_rng(0)
+
+    def untrained(states):  # before its first update the network's policy is uniform
+        choices = rng.integers(model.num_actions, size=len(states))
+        return np.eye(model.num_actions)[choices], np.zeros(len(states))
+
+    scores = {
+        name: np.array(evaluate(policy, {"env_id": GAME}, EPISODES, processes=4, seed=1).scores)
+        for name, policy in {"trained": load_policy(model, 2), "untrained": untrained}.items()
+    }
+    p = permutation_p(scores["trained"], scores["untrained"], rng)
+    print({name: (s.mean(), s.std()) for name, s in scores.items()}, "p", p)
+    assert p < 0.01, scores
