@@ -28,6 +28,7 @@ from tensorpack import Callback, DataFlow, tfv1
 from tensorpack.train import StopTraining
 
 _POLL_S = 0.5
+_STOP_TIMEOUT_S = 12.0  # above what the sender may wait for a simulator to connect
 _ONLINE_EPISODES = 100
 
 
@@ -213,7 +214,7 @@ class ActorMaster(Callback):
         """Stop the threads and the simulators. A second call does nothing."""
         self._stop.set()
         for thread in self._threads:
-            thread.join(10 * _POLL_S)
+            thread.join(_STOP_TIMEOUT_S)
         if not any(thread.is_alive() for thread in self._threads):
             self._master.close()
 
@@ -303,9 +304,9 @@ class ActorMaster(Callback):
                 at = part.stop
 
     def _take_requests(self) -> list[_Request]:
-        requests, states = [], 0
+        requests, states, block = [], 0, max(self._master.envs_per_simulator)
         try:
-            while states < self._config.predict_batch_size:
+            while not requests or states + block <= self._config.predict_batch_size:
                 requests.append(self._requests.get(block=not requests, timeout=_POLL_S))
                 states += len(requests[-1].states)
         except queue.Empty:

@@ -170,8 +170,8 @@ def report_scores(scores: Scores, protocol: Protocol, directory: Path, report: C
     }
     report(
         f"{protocol.env}, {len(scores.scores)} episodes, {EVALUATION}, raw scores: "
-        f"mean {scores.mean:.2f} +- {scores.stderr:.2f} (standard error), median {scores.median:g}, "
-        f"min {scores.min:g}, max {scores.max:g}"
+        f"mean {scores.mean:.2f} +- {scores.stderr:.2f} (standard error), median {scores.median:.10g}, "
+        f"min {scores.min:.10g}, max {scores.max:.10g}"
     )
     report(f"published by the original: {published if published is not None else 'none for this environment'}")
     directory.mkdir(parents=True, exist_ok=True)
@@ -246,7 +246,7 @@ def play(policy: Policy, env_id: str, episodes: int, seed: int, report: Callable
             processes=1,
             seed=seed,
             max_games=1,
-            on_episode=lambda score: report(f"episode {next(done)}/{episodes}: score {score:g}"),
+            on_episode=lambda score: report(f"episode {next(done)}/{episodes}: score {score:.10g}"),
         )
 
 
@@ -277,17 +277,19 @@ def record(
             output_params=["-crf", "18", "-preset", "veryfast", "-movflags", "+faststart"],
         )
         video.send(None)
+        score = 0.0
         try:
-            score = 0.0
             for step in play_episode(player, policy, rng, seed * 1_000_000 + episode):
                 score += step.reward
                 frame = np.ascontiguousarray(player.render())
                 for _ in range(step.emulator_frames):
                     video.send(frame)
+            video.close()
+            paths.append(directory / f"{stem}-score-{score:.10g}.mp4")
+            unfinished.replace(paths[-1])
         finally:
             video.close()
             player.close()
-        paths.append(directory / f"{stem}-score-{score:g}.mp4")
-        unfinished.replace(paths[-1])
-        report(f"episode {episode + 1}/{episodes}: score {score:g}, {paths[-1]}")
+            unfinished.unlink(missing_ok=True)
+        report(f"episode {episode + 1}/{episodes}: score {score:.10g}, {paths[-1]}")
     return paths

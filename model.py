@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 import os
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -395,12 +394,14 @@ def read_model(path: str) -> ModelFile:
         UsageError: the file is missing, corrupt, or holds no network that this suite knows.
     """
     arrays = _read_npz(path) if path.endswith(".npz") else _read_checkpoint(path)
-    metadata = arrays.pop(METADATA_KEY, None)
-    arrays = {name.removesuffix(":0"): value for name, value in arrays.items()}
+    metadata = arrays.pop(METADATA_KEY, "{}")
+    arrays = {name.removesuffix(":0"): value for name, value in arrays.items() if np.asarray(value).dtype.kind in "fiu"}
     try:
-        metadata = json.loads(str(metadata)) if metadata is not None else {}
+        metadata = json.loads(str(metadata))
     except ValueError:
-        raise UsageError(f"{path} is corrupt: its metadata is no JSON; take another copy") from None
+        metadata = None
+    if not isinstance(metadata, dict):
+        raise UsageError(f"{path} is corrupt: its metadata is no JSON object; take another copy")
     bias = arrays.get("fc-pi/b")
     num_actions = len(bias) if bias is not None and bias.ndim == 1 else 0
     problem = "it has no fc-pi/b"
@@ -424,8 +425,12 @@ def _read_npz(path: str) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise UsageError(f"{path} is no readable .npz ({error}): take another copy") from None
+    except Exception as error:  # of many kinds: zip, zlib, tokenize, numpy ...
+        raise UsageError(f"{path} is no readable .npz ({_first_line(error)}): take another copy") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _read_checkpoint(path: str) -> dict[str, np.ndarray]:
@@ -436,8 +441,8 @@ def _read_checkpoint(path: str) -> dict[str, np.ndarray]:
         reader = tf.train.load_checkpoint(prefix)
         names = {name for network in NETWORKS.values() for name in network.variable_shapes(1)}
         return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map() if name in names}
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        raise UsageError(f"{path} is no readable checkpoint ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # TensorFlow's reader raises many kinds, IndexError for data that is cut
+        raise UsageError(f"{path} is no readable checkpoint ({_first_line(error)})") from None
 
 
 def check_model(model: ModelFile, protocol: Protocol, network: str) -> None:
