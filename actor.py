@@ -107,7 +107,7 @@ class ActorMaster(Callback):
         self.updates = 0
         self.steps = 0
         self.emulator_frames = 0
-        self.online_scores: deque[float] = deque(maxlen=_ONLINE_EPISODES)
+        self._online_scores: deque[float] = deque(maxlen=_ONLINE_EPISODES)
         self.episodes = 0
         self.simulator_wait_s = 0.0  # the master waits for steps
         self.queue_wait_s = 0.0  # the master waits for the learner
@@ -134,6 +134,12 @@ class ActorMaster(Callback):
                 continue
             self.learner_wait_s += time.perf_counter() - start
             return batch
+
+    @property
+    def online_score(self) -> float | None:
+        """Mean raw score of the last 100 training episodes; None before the first has ended."""
+        scores = list(self._online_scores)
+        return float(np.mean(scores)) if scores else None
 
     def raise_failure(self) -> None:
         """Raise what stopped a thread of the actor, if anything did."""
@@ -198,8 +204,8 @@ class ActorMaster(Callback):
             "simulator_restarts": self._master.restarts,
             "malformed_messages": self._master.malformed_messages,
         }
-        if self.online_scores:
-            scalars["online_score"] = float(np.mean(self.online_scores))
+        if self.online_score is not None:
+            scalars["online_score"] = self.online_score
         names = ("wait/master_for_simulators", "wait/master_for_queue", "wait/predictors", "wait/learner")
         scalars |= dict(zip(names, (self._waits() - waits) / seconds, strict=True))
         for name, value in scalars.items():
@@ -271,7 +277,7 @@ class ActorMaster(Callback):
         self.steps += len(scores)
         scores += block.rewards
         for env in np.flatnonzero(block.ends != RUNNING):
-            self.online_scores.append(float(scores[env]))
+            self._online_scores.append(float(scores[env]))
             self.episodes += 1
             scores[env] = 0
 

@@ -16,11 +16,11 @@ from actor import ActorMaster
 from atari_wrapper import Protocol
 from common import EVALUATION, Scores, evaluate, frame_statistics
 from config import CONFIG_FILE, Config, Schedule, UsageError, file_name
-from model import NETWORKS, FrameStatistics, Model, ModelFile, make_policy, session_config, write_model
+from model import NETWORKS, FrameStatistics, Model, make_policy, session_config
+from model_file import ModelFile, write_model
 from nursery import Nursery
 from simulator import SimulatorMaster
 
-import numpy as np
 import tensorflow as tf
 from tensorpack import (
     AsyncMultiGPUTrainer,
@@ -130,7 +130,7 @@ class ModelExporter(Callback):
             "steps": self._actor.steps,
             "emulator_frames": self._actor.emulator_frames,
             "updates": self._actor.updates,
-            "online_score": float(np.mean(self._actor.online_scores)) if self._actor.online_scores else None,
+            "online_score": self._actor.online_score,
             "evaluation": scores and {"mean": scores.mean, "stderr": scores.stderr, "episodes": len(scores.scores),
                                       "protocol": EVALUATION},
             "versions": {name: importlib.metadata.version(name) for name in ("tensorflow", "tensorpack", "ale-py")},

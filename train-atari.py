@@ -72,7 +72,7 @@ def run(config, protocol, cores: int) -> None:
     with quiet_stderr():
         import common
         import learner
-    from model import check_model, load_policy, read_model
+    from model_file import check_model, load_policy, read_model
 
     model_file = None
     if config.load:

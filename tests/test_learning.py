@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from common import evaluate
-from model import load_policy, read_model
+from model_file import load_policy, read_model
 
 import numpy as np
 from test_end_to_end import start

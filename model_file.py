@@ -1,0 +1,130 @@
+"""Model files: reading, writing and checking them, and the policy that one holds.
+
+A file is an ``.npz`` of the network's variables under the original's names, with one more entry that says what they
+are: network, environment and protocol, steps, score, versions. The published files have the variables only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from atari_wrapper import STATE_SHAPE, Protocol
+from config import UsageError
+from model import NETWORKS, build_network, make_policy, session_config
+
+import numpy as np
+import tensorflow as tf
+from tensorpack import tfv1
+
+METADATA_KEY = "metadata"
+
+
+class ModelFile(NamedTuple):
+    """A model file's contents.
+
+    Attributes:
+        path: where it is.
+        variables: the network's variables by name, without ``:0``; what else the file held is left out.
+        network: ``batch-a3c`` or ``small``, told by the shapes.
+        num_actions: outputs of the policy.
+        metadata: what the file says of itself; empty for the published ones.
+    """
+
+    path: str
+    variables: dict[str, np.ndarray]
+    network: str
+    num_actions: int
+    metadata: dict
+
+
+def write_model(path: Path, variables: dict[str, np.ndarray], metadata: dict) -> None:
+    """Write an ``.npz`` of the variables and one entry of metadata, JSON as text; a whole file or none."""
+    temporary = path.with_suffix(".tmp")
+    with open(temporary, "wb") as file:
+        np.savez(file, **variables, **{METADATA_KEY: np.array(json.dumps(metadata))})
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_model(path: str) -> ModelFile:
+    """Read an ``.npz`` of ours, a published one (keys with or without ``:0``), or a TensorFlow checkpoint.
+
+    Raises:
+        UsageError: the file is missing, corrupt, or holds no network that this suite knows.
+    """
+    arrays = _read_npz(path) if path.endswith(".npz") else _read_checkpoint(path)
+    metadata = arrays.pop(METADATA_KEY, "{}")
+    arrays = {name.removesuffix(":0"): value for name, value in arrays.items() if np.asarray(value).dtype.kind in "fiu"}
+    try:
+        metadata = json.loads(str(metadata))
+    except ValueError:
+        metadata = None
+    if not isinstance(metadata, dict):
+        raise UsageError(f"{path} is corrupt: its metadata is no JSON object; take another copy")
+    bias = arrays.get("fc-pi/b")
+    num_actions = len(bias) if bias is not None and bias.ndim == 1 else 0
+    problem = "it has no fc-pi/b"
+    for name, network in sorted(NETWORKS.items(), key=lambda item: item[0] != metadata.get("network")):
+        shapes = network.variable_shapes(num_actions)
+        wrong = [key for key, shape in shapes.items() if key not in arrays or arrays[key].shape != shape]
+        if num_actions and not wrong:
+            variables = {key: arrays[key].astype(np.float32) for key in shapes}
+            if not all(np.isfinite(value).all() for value in variables.values()):
+                raise UsageError(f"{path} is corrupt: a weight is not finite; take another copy")
+            return ModelFile(path, variables, name, num_actions, metadata)
+        if num_actions and len(wrong) < len(shapes):
+            found = arrays[wrong[0]].shape if wrong[0] in arrays else "missing"
+            problem = f"as {name}, {wrong[0]} is {found} and not {shapes[wrong[0]]}"
+    raise UsageError(f"{path} holds no network of this suite ({', '.join(NETWORKS)}): {problem}")
+
+
+def _read_npz(path: str) -> dict[str, np.ndarray]:
+    if not os.path.isfile(path):
+        raise UsageError(f"there is no model file {path}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except Exception as error:  # of many kinds: zip, zlib, tokenize, numpy ...
+        raise UsageError(f"{path} is no readable .npz ({_first_line(error)}): take another copy") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _read_checkpoint(path: str) -> dict[str, np.ndarray]:
+    prefix = tf.train.latest_checkpoint(path) if os.path.isdir(path) else path.removesuffix(".index")
+    if prefix is None or not os.path.isfile(f"{prefix}.index"):
+        raise UsageError(f"there is no model file {path}: name an .npz or a TensorFlow checkpoint such as model-6000")
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+        names = {name for network in NETWORKS.values() for name in network.variable_shapes(1)}
+        return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map() if name in names}
+    except Exception as error:  # TensorFlow's reader raises many kinds, IndexError for data that is cut
+        raise UsageError(f"{path} is no readable checkpoint ({_first_line(error)})") from None
+
+
+def check_model(model: ModelFile, protocol: Protocol, network: str) -> None:
+    """Refuse a model that is for another game or another network. Raises UsageError."""
+    if model.num_actions != len(protocol.actions):
+        raise UsageError(
+            f"{model.path} has {model.num_actions} actions, {protocol.env} has {len(protocol.actions)}: "
+            "name the environment it was trained on with --env"
+        )
+    if network not in ("auto", model.network):
+        raise UsageError(f"{model.path} holds the network {model.network}, not {network}: leave --network out")
+
+
+def load_policy(model: ModelFile, cores: int):
+    """Build the network of a model file in a session of its own; returns ``states -> [policy, value]``."""
+    with tf.Graph().as_default():
+        state = tfv1.placeholder(tf.uint8, (None, *STATE_SHAPE), "state")
+        logits, value = build_network(NETWORKS[model.network], state, model.num_actions)
+        session = tfv1.Session(config=session_config(cores))
+        for variable in tfv1.global_variables():
+            variable.load(model.variables[variable.op.name], session)
+        return make_policy(session, state, [tf.nn.softmax(logits), value])

@@ -1,0 +1,352 @@
+"""Model files, good and bad, and the policies that they hold."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import model_file
+from atari_wrapper import FRAME_SHAPE, IMAGE_SIZE, STATE_SHAPE, Protocol
+from config import UsageError
+from model import NETWORKS
+from model_file import check_model, load_policy, read_model, write_model
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorpack import tfv1
+from test_model import GOLDEN, golden_inputs, golden_variables
+
+
+def small_variables(num_actions=4, seed=0) -> dict[str, np.ndarray]:
+    r = np.random.default_rng(seed)
+    shapes = NETWORKS["small"].variable_shapes(num_actions)
+    variables = {name: r.normal(0, 0.05, shape).astype(np.float32) for name, shape in shapes.items()}
+    mean, std = r.uniform(0, 255, FRAME_SHAPE).astype(np.float32), np.array(60, np.float32)
+    return variables | {"input/mean": mean, "input/std": std}
+
+
+def assert_same_variables(got: dict, expected: dict) -> None:
+    assert set(got) == set(expected)
+    for name, value in expected.items():
+        assert got[name].dtype == np.float32
+        np.testing.assert_array_equal(got[name], value)
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    return tmp_path / "Pong-v0.npz"
+
+
+def test_round_trip(file):
+    variables, metadata = small_variables(6), {"network": "small", "env": "Pong-v0", "score": 20.5, "evaluation": None}
+    write_model(file, variables, metadata)
+    model = read_model(str(file))
+    assert model[2:] == ("small", 6, metadata)
+    assert model.path == str(file)
+    assert_same_variables(model.variables, variables)
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize("suffix", ["", ":0"])
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_published_files_have_no_metadata(file, suffix, save):
+    variables = small_variables()
+    extra = {f"global_step{suffix}": np.int64(7), f"EMA/cost{suffix}": np.array("text"), "learning_rate": np.float32(1)}
+    save(file, **{name + suffix: value for name, value in variables.items()}, **extra)
+    model = read_model(str(file))
+    assert model[2:] == ("small", 4, {})
+    assert_same_variables(model.variables, variables)
+
+
+def test_float64_weights_are_taken(file):
+    variables = small_variables()
+    np.savez(file, **{name: value.astype(np.float64) for name, value in variables.items()})
+    assert_same_variables(read_model(str(file)).variables, variables)
+
+
+def test_batch_a3c_is_told_by_its_shapes_and_plays_the_golden_policy(file):
+    np.savez(file, **golden_variables())
+    model = read_model(str(file))
+    assert model[2:] == ("batch-a3c", 4, {})
+    policy, value = load_policy(model, cores=1)(golden_inputs()[0])
+    np.testing.assert_allclose(policy, GOLDEN["policy"], rtol=1e-4)
+    np.testing.assert_allclose(value, GOLDEN["value"], rtol=1e-4, atol=1e-6)
+
+
+def refusal(path) -> str:
+    with pytest.raises(UsageError) as raised:
+        read_model(str(path))
+    text = str(raised.value)
+    assert "\n" not in text
+    assert str(path) in text
+    return text
+
+
+def replaced(**changes) -> dict:
+    """A good model's arrays but for some: None takes one away; a name's slash is written as two underscores."""
+    changes = {name.replace("__", "/").replace("_", "-"): value for name, value in changes.items()}
+    return {name: value for name, value in (small_variables() | changes).items() if value is not None}
+
+
+def with_nan(name: str, value: float) -> np.ndarray:
+    array = small_variables()[name]
+    array.flat[-1] = value
+    return array
+
+
+GOOD = small_variables()
+WRONG_ARRAYS = {
+    "empty": ({}, "no network"),
+    "variable missing": (replaced(conv1__W=None), "conv1/W is missing"),
+    "no policy": (replaced(fc_pi__b=None), "fc-pi/b"),
+    "policy's bias is a scalar": (replaced(fc_pi__b=np.float32(1)), "fc-pi/b"),
+    "policy of no actions": (replaced(fc_pi__b=np.zeros(0, np.float32)), "fc-pi/b"),
+    "weights and bias disagree": (replaced(fc_pi__b=np.zeros(6, np.float32)), "fc-pi/W is (256, 4) and not (256, 6)"),
+    "transposed": (replaced(fc_pi__W=GOOD["fc-pi/W"].T), "fc-pi/W is (4, 256) and not (256, 4)"),
+    "same size, other shape": (replaced(conv0__W=GOOD["conv0/W"].reshape(8, 8, 16, 12)), "conv0/W is (8, 8, 16, 12)"),
+    "flattened": (replaced(fc_v__W=GOOD["fc-v/W"][:, 0]), "fc-v/W is (256,) and not (256, 1)"),
+    "NaN": (replaced(conv1__W=with_nan("conv1/W", np.nan)), "not finite"),
+    "infinity": (replaced(fc_v__b=with_nan("fc-v/b", np.inf)), "not finite"),
+    "object array": (replaced(fc_v__b=np.array([{}], object)), "Object arrays cannot be loaded"),
+    "text for weights": (replaced(fc_v__b=np.array(["one"])), "Pong-v0.npz"),
+    "metadata is no JSON": (replaced(metadata=np.array("{")), "metadata"),
+    "metadata is no object": (replaced(metadata=np.array("[]")), "metadata"),
+    "metadata is null": (replaced(metadata=np.array("null")), "metadata"),
+}
+
+
+@pytest.mark.parametrize(("arrays", "reason"), WRONG_ARRAYS.values(), ids=WRONG_ARRAYS)
+def test_wrong_arrays_are_refused(file, arrays, reason):
+    np.savez(file, **arrays)
+    assert reason in refusal(file)
+
+
+def npz_bytes() -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **GOOD)
+    return buffer.getvalue()
+
+
+def zip_bytes(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def npy_bytes(array) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def corrupt(content: bytes, at: int, by: bytes) -> bytes:
+    return content[:at] + by + content[at + len(by) :]
+
+
+STORED = npz_bytes()
+DEFLATED = zip_bytes({"fc-pi/b.npy": npy_bytes(np.zeros(1000))}, zipfile.ZIP_DEFLATED)
+FIRST_DATA_BYTE = 30 + len("fc-pi/b.npy")  # after the archive's first header
+UNCLOSED_HEADER = npy_bytes(np.zeros(4)).replace(b"), }", b"(, }")
+LONG_HEADER = b"\x93NUMPY\x02\x00" + (20_000).to_bytes(4, "little") + b" " * 19_999 + b"\n"
+CORRUPT_FILES = {
+    "empty": b"",
+    "text": b"not a model\n",
+    "cut in the middle": STORED[: len(STORED) // 2],
+    "cut at the end": STORED[:-1],
+    "cut at the start": STORED[1000:],
+    "stored data changed": corrupt(STORED, len(STORED) // 2, b"\x00\xff" * 50),
+    "compressed data changed": corrupt(DEFLATED, FIRST_DATA_BYTE, b"\xff"),
+    "unknown compression": corrupt(STORED, STORED.rindex(b"PK\x01\x02") + 10, b"\x63"),
+    "array without archive": npy_bytes(np.zeros(3)),
+    "pickle": pickle.dumps(GOOD),
+    "member is no array": zip_bytes({"fc-pi/b": b"hello"}),
+    "member's header never closes": zip_bytes({"fc-pi/b.npy": UNCLOSED_HEADER}),
+    "member's header is long": zip_bytes({"fc-pi/b.npy": LONG_HEADER}),
+}
+
+
+@pytest.mark.parametrize("content", CORRUPT_FILES.values(), ids=CORRUPT_FILES)
+def test_corrupt_files_are_refused(file, content):
+    file.write_bytes(content)
+    refusal(file)
+
+
+class Bomb:
+    """Unpickled, it leaves a file behind."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_no_pickle_is_ever_loaded(file, tmp_path):
+    bomb = Bomb(tmp_path / "exploded")
+    np.savez(file, **replaced(fc_v__b=np.array([bomb], object), metadata=np.array(bomb, object)))
+    refusal(file)
+    file.write_bytes(pickle.dumps(bomb))
+    refusal(file)
+    assert not bomb.path.exists()
+    pickle.loads(pickle.dumps(bomb))
+    assert bomb.path.exists()
+
+
+@pytest.mark.parametrize("name", ["none.npz", "none", "none.index", "", "model-6000.data-00000-of-00001"])
+def test_missing_file_is_told(tmp_path, name):
+    path = tmp_path / name
+    assert "no model file" in refusal(path)
+
+
+def test_an_interrupted_write_leaves_the_old_file_whole(file, monkeypatch):
+    variables = small_variables()
+    write_model(file, variables, {"network": "small", "updates": 1})
+
+    def interrupted(target, **arrays):
+        target.write(STORED[:1000])
+        target.flush()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model_file.np, "savez", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_model(file, small_variables(seed=1), {"network": "small", "updates": 2})
+    model = read_model(str(file))
+    assert model.metadata["updates"] == 1
+    assert_same_variables(model.variables, variables)
+    write_model(file, small_variables(seed=1), {"network": "small", "updates": 3})
+    assert read_model(str(file)).metadata["updates"] == 3
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_a_model_is_written_to_disk_before_it_takes_the_name(file, monkeypatch):
+    events = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (events.append("fsync"), fsync(fd)))
+    monkeypatch.setattr(Path, "replace", lambda path, to: (events.append("replace"), replace(path, to))[1])
+    write_model(file, small_variables(), {})
+    assert events == ["fsync", "replace"]
+
+
+# TensorFlow checkpoints
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """The prefix of a checkpoint such as tensorpack's ModelSaver writes."""
+    prefix = tmp_path_factory.mktemp("run") / "model-6000"
+    with tf.Graph().as_default(), tfv1.Session() as session:
+        for name, value in small_variables().items():
+            tfv1.get_variable(name, initializer=value)
+            tfv1.get_variable(f"{name}/Adam", initializer=np.zeros_like(value))
+        tfv1.get_variable("global_step", initializer=np.int64(6000))
+        session.run(tfv1.global_variables_initializer())
+        tfv1.train.Saver().save(session, str(prefix), write_meta_graph=False)
+    return prefix
+
+
+@pytest.mark.parametrize("name", ["model-6000", "model-6000.index", "."])
+def test_checkpoint_is_read(checkpoint, name):
+    model = read_model(str(checkpoint.parent / name))
+    assert model[2:] == ("small", 4, {})
+    assert_same_variables(model.variables, small_variables())
+
+
+def test_checkpoint_of_the_original_network_is_read(tmp_path):
+    variables = golden_variables()
+    with tf.Graph().as_default(), tfv1.Session() as session:
+        for name, value in variables.items():
+            tfv1.get_variable(name, initializer=value)
+        session.run(tfv1.global_variables_initializer())
+        tfv1.train.Saver().save(session, str(tmp_path / "model-1"), write_meta_graph=False)
+    model = read_model(str(tmp_path / "model-1"))
+    assert model[2:] == ("batch-a3c", 4, {})
+    assert_same_variables(model.variables, variables)
+
+
+@pytest.mark.parametrize("part", [".index", ".data-00000-of-00001"])
+@pytest.mark.parametrize("keep", [0, 100])
+def test_corrupt_checkpoint_is_refused(checkpoint, tmp_path, part, keep):
+    for file in checkpoint.parent.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    damaged = tmp_path / (checkpoint.name + part)
+    damaged.write_bytes(damaged.read_bytes()[:keep])
+    refusal(tmp_path / checkpoint.name)
+
+
+def test_checkpoint_without_its_data_is_refused(checkpoint, tmp_path):
+    (tmp_path / "model-1.index").write_bytes(checkpoint.with_suffix(".index").read_bytes())
+    refusal(tmp_path / "model-1")
+
+
+# check_model and load_policy
+
+ACTIONS = ("NOOP", "FIRE", "RIGHT", "LEFT")
+
+
+@pytest.mark.parametrize(
+    ("num_actions", "network", "reason"),
+    [
+        (4, "auto", None),
+        (4, "small", None),
+        (4, "batch-a3c", "--network"),
+        (3, "auto", "--env"),
+        (5, "small", "--env"),
+    ],
+)
+def test_check_model(file, num_actions, network, reason):
+    write_model(file, small_variables(), {})
+    protocol = Protocol("Fake-v0", (2, 4), 0.25, (*ACTIONS, "UP")[:num_actions], 60_000, 240_000)
+    if reason is None:
+        assert check_model(read_model(str(file)), protocol, network) is None
+        return
+    with pytest.raises(UsageError, match=reason) as raised:
+        check_model(read_model(str(file)), protocol, network)
+    assert "\n" not in str(raised.value)
+
+
+def literal_small_network(variables: dict[str, np.ndarray], states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    frames = states.reshape(-1, *IMAGE_SIZE, 4, 3).astype(np.float64)
+    present = frames.any(axis=(1, 2, 4), keepdims=True)  # before an episode's first frame there are zeros
+    frames -= present * variables["input/mean"][:, :, None].astype(np.float64)
+    x = (frames / variables["input/std"]).reshape(states.shape)
+    for layer, stride in (("conv0", 4), ("conv1", 2)):
+        weights, size = variables[f"{layer}/W"].astype(np.float64), variables[f"{layer}/W"].shape[0]
+        patches = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(1, 2))[:, ::stride, ::stride]
+        x = np.maximum(0, np.einsum("bijcyx,yxco->bijo", patches, weights) + variables[f"{layer}/b"])
+    x = np.maximum(0, x.reshape(len(x), -1) @ variables["fc0/W"].astype(np.float64) + variables["fc0/b"])
+    logits = x @ variables["fc-pi/W"] + variables["fc-pi/b"]
+    policy = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return policy / policy.sum(axis=1, keepdims=True), (x @ variables["fc-v/W"] + variables["fc-v/b"])[:, 0]
+
+
+@pytest.mark.parametrize("pixel", [(0, 0), (41, 43), (83, 83)])
+def test_a_frame_with_one_lit_pixel_is_a_frame(file, pixel):
+    """Black games such as Asteroids show little more; only zeros stand for what was before an episode."""
+    variables = small_variables()
+    write_model(file, variables, {"network": "small"})
+    states = np.zeros((1, *STATE_SHAPE), np.uint8)
+    states[(0, *pixel)] = 1
+    probabilities, _ = load_policy(read_model(str(file)), cores=1)(states)
+    np.testing.assert_allclose(probabilities, literal_small_network(variables, states)[0], rtol=1e-4)
+
+
+def test_loaded_policy_is_the_literal_forward_pass(file):
+    variables = small_variables()
+    write_model(file, variables, {"network": "small"})
+    policy = load_policy(read_model(str(file)), cores=1)
+    for batch_size in (1, 5):
+        states = np.random.default_rng(batch_size).integers(0, 256, (batch_size, *STATE_SHAPE), np.uint8)
+        for row, absent in enumerate((0, 1, 2, 3)[:batch_size]):
+            states[row, ..., : 3 * absent] = 0
+        expected_probabilities, expected_values = literal_small_network(variables, states)
+        probabilities, values = policy(states)
+        assert np.ptp(expected_probabilities) > 0.01
+        np.testing.assert_allclose(probabilities, expected_probabilities, rtol=1e-4)
+        np.testing.assert_allclose(values, expected_values, rtol=1e-4, atol=1e-5)
