@@ -96,7 +96,7 @@ class Config:
     network: str = _flag("auto", "learning", "batch-a3c is the original's; small is for machines without a GPU; auto "
                          "takes batch-a3c with a GPU and small without, for training, and what the file holds for "
                          "the other tasks", choices=("auto", *NETWORKS))
-    batch_size: int = _flag(128, "learning", "states in a learner update", low=1, high=65536)
+    batch_size: int | None = _flag(None, "learning", "states in a learner update", low=1, high=65536)
     local_time_max: int | None = _flag(None, "learning", "steps in an unroll", low=1, high=4096)
     gamma: float = _flag(0.99, "learning", "discount per step", low=0.0, high=1.0)
     gae_lambda: float | None = _flag(None, "learning", "lambda of the returns (GAE); 1 gives n-step returns",
@@ -104,7 +104,7 @@ class Config:
     correction: str | None = _flag(None, "learning", "how data of an older policy is corrected: clipped-is weighs the "
                                    "policy gradient with pi/mu clipped at 10, the original's; clipped-surrogate is "
                                    "the clipped objective of PPO", choices=CORRECTIONS)
-    surrogate_clip: float = _flag(0.2, "learning", "clipped-surrogate: range of pi/mu around 1", low=0.0, high=10.0)
+    surrogate_clip: float = _flag(0.1, "learning", "clipped-surrogate: range of pi/mu around 1", low=0.0, high=10.0)
     pool_states: int | None = _flag(None, "learning", "states that batches are drawn from at random; equal to "
                                     "--batch-size: in the order of arrival", low=1, high=1 << 20)
     sample_reuse: int | None = _flag(None, "learning", "batches that each state is part of", low=1, high=64)
@@ -120,7 +120,7 @@ class Config:
     gradient_clip_norm: float | None = _flag(None, "learning", "NORM of --gradient-clip", low=1e-9, high=1e9)
 
     steps_per_epoch: int | None = _flag(None, "schedule", "trainer steps in an epoch, each one update per training GPU "
-                                        "(default: 6000 on a GPU, 1000 on the CPU)", low=1)
+                                        "(default: 6000 on a GPU, 768 on the CPU)", low=1)
     max_epoch: int = _flag(1000, "schedule", "epochs to train", low=1)
     eval_every: int | None = _flag(None, "schedule", "epochs between evaluations, 0 for none (default: 3 on a GPU, 10 "
                                    "on the CPU)", low=0)
@@ -148,11 +148,11 @@ class Config:
             simulator_proc=processes,
             num_envs=max(self.num_envs or (16 * cores if self.simulator_proc is None else 1), processes),
             predictor_thread_per_gpu=4 if on_gpu else 1,
-            steps_per_epoch=6000 if on_gpu else 1000,
+            steps_per_epoch=6000 if on_gpu else 768,
             eval_every=3 if on_gpu else 10,
             eval_episode=50 if on_gpu else 20,
         )
-        chosen.setdefault("pool_states", self.batch_size)
+        chosen.setdefault("pool_states", self.batch_size or chosen["batch_size"])
         keep = ("network", "num_envs")  # already made from what was given
         filled = {name: value for name, value in chosen.items() if name in keep or getattr(self, name) is None}
         config = dataclasses.replace(self, **filled)
@@ -207,6 +207,7 @@ class Config:
 # What the learner does by default. The original's, and what learns on a machine without a GPU.
 _LEARNING_DEFAULTS = {
     "batch-a3c": {
+        "batch_size": 128,
         "local_time_max": 5,
         "gae_lambda": 1.0,
         "correction": "clipped-is",
@@ -220,15 +221,16 @@ _LEARNING_DEFAULTS = {
         "gradient_clip_norm": 0.1,
     },
     "small": {
+        "batch_size": 256,
         "local_time_max": 64,
         "gae_lambda": 0.95,
         "correction": "clipped-surrogate",
         "pool_states": 2048,
-        "sample_reuse": 2,
+        "sample_reuse": 3,
         "normalize_advantages": True,
-        "learning_rate": Schedule(4e-4, ((12_000, 1.5e-4),)),
+        "learning_rate": Schedule(2.5e-4),
         "entropy_beta": Schedule(0.01),
-        "value_weight": 1.0,
+        "value_weight": 0.5,
         "adam_epsilon": 1e-5,
         "gradient_clip": "global-norm",
         "gradient_clip_norm": 0.5,

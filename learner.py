@@ -248,11 +248,14 @@ def describe(config: Config, cores: int) -> str:
     )
 
 
-def visible_gpus(gpu_ids: tuple[int, ...] | None) -> int:
-    """Show TensorFlow only the GPUs asked for, and count those it finds."""
+def visible_gpus(gpu_ids: tuple[int, ...]) -> int:
+    """Show TensorFlow the GPUs asked for, or else the first one only, and count those it finds."""
     if gpu_ids:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(str(i) for i in gpu_ids)
-    return len(tf.config.list_physical_devices("GPU"))
+    else:
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+    found = len(tf.config.list_physical_devices("GPU"))
+    return found if gpu_ids else min(1, found)
 
 
 def warn_missing_gpus(config: Config, num_gpus: int) -> None:

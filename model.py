@@ -21,6 +21,7 @@ from tensorpack.tfutils.summary import add_moving_summary
 tfv1.disable_v2_behavior()
 
 MAX_IMPORTANCE_WEIGHT = 10.0
+_DEVIATIONS = 4.0  # a game's objects are few pixels, many deviations from the mean frame: they become about 4
 
 
 class Conv(NamedTuple):
@@ -47,7 +48,8 @@ class Network:
         hidden: units of the hidden layer ``fc0``.
         prelu: whether the hidden layer's activation is a PReLU with one learned slope (else a ReLU).
         policy_scale, value_scale: variance scaling of the heads' initial weights; 2 in all other layers.
-        normalize_input: whether the game's mean frame is subtracted and the rest has deviation 1; else pixels / 255.
+        normalize_input: whether the game's mean frame is subtracted and the rest divided by four deviations;
+            else pixels / 255.
     """
 
     convs: tuple[Conv, ...]
@@ -128,7 +130,7 @@ def _first_convolution(states: tf.Tensor, weights: tf.Tensor, conv: Conv, normal
     with tfv1.variable_scope("input"):
         mean = tfv1.get_variable("mean", initializer=tf.constant(mean_init, tf.float32), trainable=False)
         std = tfv1.get_variable("std", initializer=tf.constant(std_init, tf.float32), trainable=False)
-    weights = weights / std
+    weights = weights / (_DEVIATIONS * std)
     k, channels = conv.kernel, conv.channels
     per_frame = tf.reshape(weights, [k, k, FRAME_HISTORY, 3, channels])
     per_frame = tf.reshape(tf.transpose(per_frame, [0, 1, 3, 2, 4]), [k, k, 3, FRAME_HISTORY * channels])

@@ -75,7 +75,7 @@ def test_schedule_text_holds_it(initial, changes):
 
 def test_defaults_are_the_originals():
     assert parse_args([]) == Config()
-    given_to_all = {"task": "train", "episode": 100, "batch_size": 128, "gamma": 0.99, "predict_batch_size": 16}
+    given_to_all = {"task": "train", "episode": 100, "gamma": 0.99, "predict_batch_size": 16}
     assert given_to_all.items() <= dataclasses.asdict(Config()).items()
     assert Config().max_epoch == 1000
 
@@ -220,9 +220,10 @@ def test_resolved_leaves_nothing_open(network, num_gpus):
 @pytest.mark.parametrize("network", config.NETWORKS)
 def test_what_is_given_is_kept(network):
     given_flags = (
-        "--local-time-max 7 --gae-lambda 0.5 --correction clipped-surrogate --sample-reuse 3 --pool-states 384 "
-        "--no-normalize-advantages --learning-rate 0.5 --entropy-beta 0 --value-weight 0.25 --adam-epsilon 0.5 "
-        "--gradient-clip global-norm --gradient-clip-norm 9 --steps-per-epoch 5 --eval-every 2 --eval-episode 3 "
+        "--batch-size 128 --local-time-max 7 --gae-lambda 0.5 --correction clipped-surrogate --sample-reuse 3 "
+        "--pool-states 384 --no-normalize-advantages --learning-rate 0.5 --entropy-beta 0 "
+        "--value-weight 0.25 --adam-epsilon 0.5 --gradient-clip global-norm --gradient-clip-norm 9 "
+        "--steps-per-epoch 5 --eval-every 2 --eval-episode 3 "
         "--predictor-thread-per-gpu 2 --simulator-proc 5 --num-envs 11 --output there"
     )
     parsed = parse_args([*given_flags.split(), "--network", network])
@@ -257,8 +258,8 @@ def test_games_of_simulators(line, cores, games):
     ("line", "named"),
     [
         ("--simulator-proc 4 --num-envs 3", ["--num-envs 3", "--simulator-proc 4"]),
-        ("--pool-states 200", ["--pool-states 200", "--batch-size 128", "try 256"]),
-        ("--pool-states 64", ["try 128"]),
+        ("--pool-states 200", ["--pool-states 200", "--batch-size 256", "try 256"]),
+        ("--pool-states 64 --batch-size 128", ["try 128"]),
         ("--network batch-a3c --normalize-advantages", ["--normalize-advantages", "clipped-surrogate"]),
     ],
 )

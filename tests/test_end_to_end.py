@@ -172,8 +172,7 @@ def test_several_gpus_build_several_towers_on_any_machine(gpus, tmp_path):
     )  # fmt: skip
     (record,) = stats(tmp_path / "run")
     assert record["updates"] == 4 * training
-    if "CUDA_VISIBLE_DEVICES" not in os.environ:
-        assert f"--gpu {gpus}" in out
+    assert f"--gpu {gpus}: TensorFlow sees" in out  # fewer GPUs than that
 
 
 def test_the_original_command_and_network_run(tmp_path):
