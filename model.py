@@ -62,7 +62,7 @@ class Network:
     def variable_shapes(self, num_actions: int) -> dict[str, tuple[int, ...]]:
         """Name and shape of each variable, in the order of the layers."""
         size, _, channels = STATE_SHAPE
-        shapes = {"input/mean": FRAME_SHAPE, "input/std": ()} if self.normalize_input else {}
+        shapes = {"input/mean": FRAME_SHAPE, "input/scale": ()} if self.normalize_input else {}
         for conv in self.convs:
             shapes[f"{conv.name}/W"] = (conv.kernel, conv.kernel, channels, conv.channels)
             shapes[f"{conv.name}/b"] = (conv.channels,)
@@ -126,11 +126,11 @@ def _first_convolution(states: tf.Tensor, weights: tf.Tensor, conv: Conv, normal
     x = tf.cast(states, tf.float32)
     if not normalize:
         return tf.nn.conv2d(x, weights / 255.0, conv.stride, conv.padding)
-    mean_init, std_init = statistics or FrameStatistics(np.zeros(FRAME_SHAPE, np.float32), 255.0)
+    mean_init, std = statistics or FrameStatistics(np.zeros(FRAME_SHAPE, np.float32), 64.0)
     with tfv1.variable_scope("input"):
         mean = tfv1.get_variable("mean", initializer=tf.constant(mean_init, tf.float32), trainable=False)
-        std = tfv1.get_variable("std", initializer=tf.constant(std_init, tf.float32), trainable=False)
-    weights = weights / (_DEVIATIONS * std)
+        scale = tfv1.get_variable("scale", initializer=tf.constant(_DEVIATIONS * std, tf.float32), trainable=False)
+    weights = weights / scale
     k, channels = conv.kernel, conv.channels
     per_frame = tf.reshape(weights, [k, k, FRAME_HISTORY, 3, channels])
     per_frame = tf.reshape(tf.transpose(per_frame, [0, 1, 3, 2, 4]), [k, k, 3, FRAME_HISTORY * channels])
@@ -153,7 +153,7 @@ def build_network(
         network: which.
         states: uint8 ``[B, 84, 84, 12]``.
         num_actions: A.
-        statistics: initial values of a ``normalize_input`` network's ``input/mean`` and ``input/std``.
+        statistics: initial values of a ``normalize_input`` network's ``input/mean`` and ``input/scale``.
 
     Returns:
         The policy's logits, float32 ``[B, A]``, and the value, float32 ``[B]``.

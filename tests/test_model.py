@@ -96,7 +96,7 @@ def test_initial_weights(config, scales):
             assert scale / scales.get(layer, 2.0) == pytest.approx(1, abs=5 / math.sqrt(value.size))
     if config.network == "small":
         np.testing.assert_array_equal(others.pop("input/mean"), statistics.mean)
-        assert others.pop("input/std") == 60
+        assert others.pop("input/scale") == 4 * 60
     assert others == {}
 
 

@@ -25,8 +25,8 @@ def small_variables(num_actions=4, seed=0) -> dict[str, np.ndarray]:
     r = np.random.default_rng(seed)
     shapes = NETWORKS["small"].variable_shapes(num_actions)
     variables = {name: r.normal(0, 0.05, shape).astype(np.float32) for name, shape in shapes.items()}
-    mean, std = r.uniform(0, 255, FRAME_SHAPE).astype(np.float32), np.array(60, np.float32)
-    return variables | {"input/mean": mean, "input/std": std}
+    mean, scale = r.uniform(0, 255, FRAME_SHAPE).astype(np.float32), np.array(60, np.float32)
+    return variables | {"input/mean": mean, "input/scale": scale}
 
 
 def assert_same_variables(got: dict, expected: dict) -> None:
@@ -315,7 +315,7 @@ def literal_small_network(variables: dict[str, np.ndarray], states: np.ndarray) 
     frames = states.reshape(-1, *IMAGE_SIZE, 4, 3).astype(np.float64)
     present = frames.any(axis=(1, 2, 4), keepdims=True)  # before an episode's first frame there are zeros
     frames -= present * variables["input/mean"][:, :, None].astype(np.float64)
-    x = (frames / variables["input/std"]).reshape(states.shape)
+    x = (frames / variables["input/scale"]).reshape(states.shape)
     for layer, stride in (("conv0", 4), ("conv1", 2)):
         weights, size = variables[f"{layer}/W"].astype(np.float64), variables[f"{layer}/W"].shape[0]
         patches = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(1, 2))[:, ::stride, ::stride]
