@@ -198,7 +198,10 @@ def train(config: Config, protocol: Protocol, model_file: ModelFile | None, core
     master = SimulatorMaster(nursery, config.envs_per_simulator, {"env_id": config.env}, seed=config.seed)
     actor = ActorMaster(config, master, list(devices.infer), updates_per_step)
     try:
-        model = Model(config, len(protocol.actions), FrameStatistics(*frame_statistics(config.env, config.seed)))
+        statistics = None
+        if NETWORKS[config.network].normalize_input and checkpoint is None and model_file is None:
+            statistics = FrameStatistics(*frame_statistics(config.env, config.seed))
+        model = Model(config, len(protocol.actions), statistics)
         if updates_per_step == 1:
             data = FeedInput(actor.dataflow())
         else:

@@ -10,6 +10,7 @@ Typed without an active environment it runs in the project's own, .venv, which `
 """
 
 import contextlib
+import dataclasses
 import importlib.util
 import os
 import sys
@@ -78,6 +79,7 @@ def run(config, protocol, cores: int) -> None:
     if config.load:
         model_file = read_model(config.load)
         check_model(model_file, protocol, config.network)
+        config = dataclasses.replace(config, network=model_file.network)
     num_gpus = learner.visible_gpus(config.gpu_ids)
     if len(config.gpu_ids) > num_gpus:
         learner.warn_missing_gpus(config, num_gpus)

@@ -11,6 +11,8 @@ import time
 import uuid
 from pathlib import Path
 
+from model import NETWORKS
+
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -184,6 +186,20 @@ def test_the_original_command_and_network_run(tmp_path):
     assert config["correction"] == "clipped-is"
     assert config["local_time_max"] == 5
     assert stats(tmp_path / "run")[0]["policy_lag_mean"] <= 8 * 5 / 256 + 2
+
+
+def test_load_starts_a_new_run_from_the_files_weights_and_network(tmp_path):
+    rng = np.random.default_rng(0)
+    shapes = NETWORKS["batch-a3c"].variable_shapes(6)
+    published = {name: rng.normal(0, 0.02, shape).astype(np.float32) for name, shape in shapes.items()}
+    np.savez(tmp_path / "published.npz", **{f"{name}:0": value for name, value in published.items()})
+    run(
+        "--load", str(tmp_path / "published.npz"), "--learning-rate", "0", "--num-envs", "8", "--steps-per-epoch", "1",
+        "--max-epoch", "1", "--eval-every", "0", "--output", str(tmp_path / "run"),
+    )  # fmt: skip
+    with np.load(tmp_path / "run" / "Pong-v0.npz", allow_pickle=False) as trained:
+        for name, value in published.items():
+            np.testing.assert_array_equal(trained[name], value)
 
 
 def start_training(output: Path) -> Run:
