@@ -65,6 +65,7 @@ def start(*args: str, **env: str) -> Run:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # as in a terminal, wherever the tests run
         env={**os.environ, MARK: mark, **env},
     )
     return Run(process, mark)
