@@ -260,8 +260,8 @@ class ActorMaster(Callback):
             return
         self._held.append(request)
         if drained or len(self._held) == len(self._builders):
-            for request in self._held:
-                self._requests.put(request)
+            for held in self._held:
+                self._requests.put(held)
             self._held.clear()
 
     def _begin_life(self, block: StepBlock) -> np.ndarray:
