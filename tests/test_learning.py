@@ -1,18 +1,24 @@
-"""It learns: three minutes of training on a real game beat the untrained policy."""
+"""It learns: three minutes of training on a real game beat the untrained policy.
+
+Both act by sampling from their policy. So early the most probable action is not yet a way to play: a greedy climber
+hangs on to one window and scores less than random actions; the same policy, sampled, climbs twice as high.
+"""
 
 import signal
 import time
 from pathlib import Path
 
+from actor import sample_actions
 from common import evaluate
 from model_file import load_policy, read_model
 
 import numpy as np
 from test_end_to_end import start
 
-GAME = "KungFuMaster-v0"
+GAME = "CrazyClimber-v0"
 TRAINING_S = 180
 EPISODES = 10
+PLAYER_ARGS = {"env_id": GAME, "max_episode_steps": 2000}
 
 
 def permutation_p(better: np.ndarray, worse: np.ndarray, rng: np.random.Generator, rounds: int = 20_000) -> float:
@@ -55,11 +61,18 @@ def test_three_minutes_of_training_beat_the_untrained_policy(tmp_path):
     rng = np.random.default_rng(0)
 
     def untrained(states):  # before its first update the network's policy is uniform
-        choices = rng.integers(model.num_actions, size=len(states))
-        return np.eye(model.num_actions)[choices], np.zeros(len(states))
+        return np.full((len(states), model.num_actions), 1 / model.num_actions, np.float32), np.zeros(len(states))
+
+    def sampled(policy):
+        def act(states):
+            probabilities, values = policy(states)
+            actions, _ = sample_actions(probabilities, rng.random(len(states)))
+            return np.eye(model.num_actions)[actions], values
+
+        return act
 
     scores = {
-        name: np.array(evaluate(policy, {"env_id": GAME}, EPISODES, processes=4, seed=1).scores)
+        name: np.array(evaluate(sampled(policy), PLAYER_ARGS, EPISODES, processes=4, seed=1).scores)
         for name, policy in {"trained": load_policy(model, 2), "untrained": untrained}.items()
     }
     p = permutation_p(scores["trained"], scores["untrained"], rng)
