@@ -1,5 +1,6 @@
 # make train  sets up .venv and trains:  make train ENV=Breakout-v0 GPU=0 ARGS="--num-envs 64"
 # make test   sets up .venv, checks the style and runs the tests
+# make bench-simulators (-transport, -train, -scaling)  measures speed;  make bench-peers  that of others, in .venv-bench
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -35,5 +36,16 @@ lint: .venv/installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
+bench-peers: .venv-bench/installed
+	@.venv-bench/bin/python -m bench.peers $(ARGS)
+
+bench-%: .venv/installed
+	@$(BIN)/python -m bench.$* $(ARGS)
+
+.venv-bench/installed: requirements.txt bench/requirements.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r bench/requirements.txt
+	@touch $@
+
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache __pycache__ tests/__pycache__
+	rm -rf .venv .venv-bench .pytest_cache .ruff_cache __pycache__ tests/__pycache__

@@ -18,10 +18,11 @@ import time
 from collections import deque
 from typing import NamedTuple
 
+from atari_wrapper import STATE_SHAPE
 from config import Config
 from model import make_policy
 from simulator import RUNNING, SimulatorMaster, StepBlock
-from unroll import Batch, BatchPool, UnrollBuilder
+from unroll import Batch, BatchPool, UnrollBuilder, aligned_empty
 
 import numpy as np
 from tensorpack import Callback, DataFlow, tfv1
@@ -292,6 +293,8 @@ class ActorMaster(Callback):
         self.queue_wait_s += time.perf_counter() - start
 
     def _run_predictor(self, policy, rng: np.random.Generator, slot: int) -> None:
+        most = max(self._config.predict_batch_size, max(self._master.envs_per_simulator))
+        several = aligned_empty((most, *STATE_SHAPE), np.uint8)
         while not self._stop.is_set():
             start = time.perf_counter()
             requests = self._take_requests()
@@ -300,7 +303,8 @@ class ActorMaster(Callback):
                 continue
             version = self.updates
             blocks = [request.states for request in requests]
-            probabilities, values = policy(blocks[0] if len(blocks) == 1 else np.concatenate(blocks))
+            states = blocks[0] if len(blocks) == 1 else np.concatenate(blocks, out=several[: sum(map(len, blocks))])
+            probabilities, values = policy(states)
             actions, mus = sample_actions(probabilities, rng.random(len(values)))
             at = 0
             for request in requests:

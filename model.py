@@ -138,10 +138,27 @@ def _first_convolution(states: tf.Tensor, weights: tf.Tensor, conv: Conv, normal
     height, width = of_mean.shape[1:3]
     of_mean = tf.reshape(of_mean, [height * width, FRAME_HISTORY, channels])
     of_mean = tf.reshape(tf.transpose(of_mean, [1, 0, 2]), [FRAME_HISTORY, -1])
-    brightest = tf.cast(tf.reduce_max(states, axis=[1, 2]), tf.int32)
-    present = tf.cast(tf.reduce_max(tf.reshape(brightest, [-1, FRAME_HISTORY, 3]), axis=2) > 0, tf.float32)
+    present = tf.cast(_present(states), tf.float32)
     offset = tf.reshape(tf.matmul(present, of_mean), [-1, height, width, channels])
     return tf.nn.conv2d(x, weights, conv.stride, conv.padding) - offset
+
+
+def _present(states: tf.Tensor) -> tf.Tensor:
+    """Which frames of the history are there, bool ``[B, 4]``: those that are not all zeros.
+
+    One row of pixels tells for most; the states for which it does not are searched whole.
+    """
+
+    def brightest(pixels: tf.Tensor) -> tf.Tensor:  # [N, pixels, 12] -> [N, 4]
+        return tf.reduce_max(
+            tf.cast(tf.reshape(tf.reduce_max(pixels, axis=1), [-1, FRAME_HISTORY, 3]), tf.int32), axis=2
+        )
+
+    height, width, channels = STATE_SHAPE
+    in_row = brightest(states[:, height // 2])
+    doubtful = tf.where(tf.reduce_any(in_row < 1, axis=1))
+    searched = brightest(tf.reshape(tf.gather_nd(states, doubtful), [-1, height * width, channels]))
+    return tf.tensor_scatter_nd_update(in_row, doubtful, searched) > 0
 
 
 def build_network(
@@ -262,11 +279,19 @@ class Model(ModelDesc):
     The tensors ``policy`` ``[B, A]`` and ``value`` ``[B]`` are what a predictor fetches.
     """
 
-    def __init__(self, config: Config, num_actions: int, statistics: FrameStatistics | None = None):
+    def __init__(self, config: Config, num_actions: int, statistics: FrameStatistics | None = None, shards: int = 1):
+        """
+        Args:
+            config: the resolved configuration.
+            num_actions: A.
+            statistics: initial values of a ``normalize_input`` network's ``input/mean`` and ``input/scale``.
+            shards: equal parts of a training batch that cores work on side by side.
+        """
         self._config = config
         self._num_actions = num_actions
         self._statistics = statistics
         self._network = NETWORKS[config.network]
+        self._shards = shards
 
     def inputs(self):
         return [
@@ -280,7 +305,7 @@ class Model(ModelDesc):
 
     def build_graph(self, state, action, returns, advantage, mu, version):
         config = self._config
-        logits, value = build_network(self._network, state, self._num_actions, self._statistics)
+        logits, value = self._build_shards(state) if self.training else self._build_network(state)
         policy = tf.nn.softmax(logits, name="policy")
         value = tf.identity(value, name="value")
         if not self.training:
@@ -312,6 +337,19 @@ class Model(ModelDesc):
         )
         return cost
 
+    def _build_network(self, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return build_network(self._network, state, self._num_actions, self._statistics)
+
+    def _build_shards(self, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # One thread for each part, forwards and backwards: cheaper than several threads within each operation.
+        logits, values = [], []
+        for shard, part in enumerate(tf.split(state, self._shards)):
+            with tfv1.variable_scope(tfv1.get_variable_scope(), reuse=shard > 0 or None):
+                outputs = self._build_network(part)
+            logits.append(outputs[0])
+            values.append(outputs[1])
+        return tf.concat(logits, axis=0), tf.concat(values, axis=0)
+
     def optimizer(self):
         config = self._config
         rate = _hyper_param("learning_rate", config.learning_rate.initial)
@@ -332,15 +370,25 @@ def _hyper_param(name: str, initial: float) -> tf.Tensor:
         return tfv1.get_variable(name, [], initializer=tfv1.constant_initializer(initial), trainable=False)
 
 
+def shards_per_batch(batch_size: int, cores: int) -> int:
+    """The most equal parts, at most one per core, that a batch can be cut into."""
+    return max(shards for shards in range(1, cores + 1) if batch_size % shards == 0)
+
+
 def session_config(cores: int) -> tfv1.ConfigProto:
-    """The session's configuration: all usable cores for TensorFlow's one pool, at most half of a GPU's memory."""
+    """The session's configuration: one thread to an operation, as many operations at a time as there are usable cores,
+    and at most half of a GPU's memory."""
     config = get_default_sess_config(0.5)
-    config.intra_op_parallelism_threads = cores
+    config.intra_op_parallelism_threads = 1
     config.inter_op_parallelism_threads = cores
     return config
 
 
 def make_policy(session: tfv1.Session, state: tf.Tensor, outputs: list[tf.Tensor]):
-    """Make a fast callable ``states -> [policy, value]``: feeds and fetches are resolved once, not at each call."""
+    """Make a fast callable ``states -> [policy, value]``, which runs on the thread that calls it.
+
+    Feeds and fetches are resolved once, not at each call.
+    """
     options = config_pb2.CallableOptions(feed=[state.name], fetch=[tensor.name for tensor in outputs])
+    options.run_options.inter_op_thread_pool = -1
     return session._make_callable_from_options(options)

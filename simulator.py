@@ -161,6 +161,42 @@ class SimulatorSpec:
     player_args: dict
 
 
+class GameBlock:
+    """E games that are played in step, an episode after the other.
+
+    Attributes:
+        emulator_frames, rewards, ends, frames: of the last step, as in ``StepBlock``.
+    """
+
+    def __init__(self, players: list, seed: int):
+        """Reset the games; the first one's seed is ``seed``, the others' follow, one up each."""
+        self._players = players
+        envs = len(players)
+        self.frames = np.empty((envs, *FRAME_SHAPE), np.uint8)
+        self.rewards = np.zeros(envs, np.float32)
+        self.ends = np.zeros(envs, np.uint8)
+        self._emulated = [0] * envs
+        for env, player in enumerate(players):
+            self.frames[env], info = player.reset(seed=seed + env)
+            self._emulated[env] = info["frame_number"]
+        self.emulator_frames = sum(self._emulated)
+
+    def step(self, actions: np.ndarray) -> None:
+        """Take the actions, int8 ``[E]``; a game that ends goes on with its next episode."""
+        before = sum(self._emulated)
+        for env, (player, action) in enumerate(zip(self._players, actions.tolist(), strict=True)):
+            if action == REST:
+                self.rewards[env], self.ends[env] = 0.0, RUNNING
+                continue
+            frame, self.rewards[env], terminated, truncated, info = player.step(action)
+            self.ends[env] = TERMINATED if terminated else TRUNCATED if truncated else RUNNING
+            if terminated or truncated:
+                frame, info = player.reset()
+            self.frames[env] = frame
+            self._emulated[env] = info["frame_number"]
+        self.emulator_frames = sum(self._emulated) - before
+
+
 class SimulatorProcess:
     """The process that plays E games in step. All of it runs in the process that the nursery forked."""
 
@@ -190,42 +226,29 @@ class SimulatorProcess:
         cv2.setNumThreads(1)
         module, function = self._spec.player.split(":")
         make_player = getattr(importlib.import_module(module), function)
-        envs = self._spec.num_envs
-        players = [make_player(**self._spec.player_args) for _ in range(envs)]
-        frames = np.empty((envs, *FRAME_SHAPE), np.uint8)
-        rewards = np.zeros(envs, np.float32)
-        ends = np.zeros(envs, np.uint8)
-        emulated = [0] * envs
-        for env, player in enumerate(players):
-            frames[env], info = player.reset(seed=self._spec.seed + env)
-            emulated[env] = info["frame_number"]
-        emulated_before, sequence = 0, 0
+        games = GameBlock([make_player(**self._spec.player_args) for _ in range(self._spec.num_envs)], self._spec.seed)
+        sequence = 0
         while True:
-            total = sum(emulated)
             block = StepBlock(
-                self._spec.index, self._spec.life, sequence, total - emulated_before, rewards, ends, frames
+                self._spec.index,
+                self._spec.life,
+                sequence,
+                games.emulator_frames,
+                games.rewards,
+                games.ends,
+                games.frames,
             )
             self._push.send_multipart(encode_step(block))
-            emulated_before, sequence = total, sequence + 1
-            for env, action in enumerate(self._receive_actions(envs)):
-                if action == REST:
-                    rewards[env], ends[env] = 0.0, RUNNING
-                    continue
-                player = players[env]
-                frame, rewards[env], terminated, truncated, info = player.step(int(action))
-                ends[env] = TERMINATED if terminated else TRUNCATED if truncated else RUNNING
-                if terminated or truncated:
-                    frame, info = player.reset()
-                frames[env] = frame
-                emulated[env] = info["frame_number"]
+            sequence += 1
+            games.step(self._receive_actions())
 
-    def _receive_actions(self, envs: int) -> np.ndarray:
+    def _receive_actions(self) -> np.ndarray:
         while not self._dealer.poll(_ORPHAN_CHECK_MS):
             if os.getppid() != self._parent_pid:
                 os._exit(1)
         actions = np.frombuffer(self._dealer.recv(), np.int8)
-        if len(actions) != envs:
-            raise MessageError(f"{len(actions)} actions for {envs} games")
+        if len(actions) != self._spec.num_envs:
+            raise MessageError(f"{len(actions)} actions for {self._spec.num_envs} games")
         return actions
 
 

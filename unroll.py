@@ -190,7 +190,7 @@ class BatchPool:
         self._normalize = normalize_advantages
         self._rng = rng
         self._size = 0
-        self._pool = _empty_batch(pool_states)
+        self._pool = empty_batch(pool_states)
 
     def add(self, unroll: Unroll) -> Iterator[Batch]:
         """Take in an unroll; yield the batches that are complete. Exhaust it before the builder goes on."""
@@ -221,7 +221,7 @@ class BatchPool:
         for _ in range(self._sample_reuse):
             order = self._rng.permutation(len(pool.states)) if len(pool.states) > self._batch_size else None
             for start in range(0, len(pool.states), self._batch_size):
-                batch = _empty_batch(self._batch_size)
+                batch = empty_batch(self._batch_size)
                 for column, target in zip(pool, batch, strict=True):
                     if order is None:
                         target[:] = column
@@ -230,7 +230,8 @@ class BatchPool:
                 yield batch
 
 
-def _empty_batch(size: int) -> Batch:
+def empty_batch(size: int) -> Batch:
+    """A batch of ``size`` transitions, not initialised; its states are aligned."""
     return Batch(
         aligned_empty((size, *STATE_SHAPE), np.uint8),
         np.empty(size, np.int32),

@@ -16,6 +16,7 @@ from model import (
     clipped_is_losses,
     clipped_surrogate_losses,
     gradient_clip,
+    shards_per_batch,
 )
 
 import numpy as np
@@ -295,6 +296,37 @@ def test_cost_weighs_its_parts(correction):
     else:
         terms = np.minimum(weights * batch[3], np.clip(weights, 0.8, 1.2) * batch[3])
     assert got["policy_loss"] == pytest.approx(-terms.mean(), rel=1e-3)
+
+
+@pytest.mark.parametrize("shards", [2, 3])
+def test_shards_change_neither_outputs_nor_gradients(shards):
+    r = np.random.default_rng(0)
+    states = r.integers(0, 256, (6, *STATE_SHAPE), np.uint8)
+    batch = [states, r.integers(0, 4, 6), r.normal(size=6), r.normal(size=6), r.uniform(0.1, 1, 6), np.arange(6)]
+    weights = {name: 0.05 * r.normal(size=shape) for name, shape in NETWORKS["small"].variable_shapes(4).items()}
+    weights["input/scale"] = 100.0
+
+    def outputs(shards):
+        with tf.Graph().as_default() as graph, tfv1.Session() as session:
+            model = Model(SMALL, 4, shards=shards)
+            inputs = [tf.constant(column, spec.dtype) for column, spec in zip(batch, model.inputs(), strict=True)]
+            with TowerContext("", is_training=True):
+                cost = model.build_graph(*inputs)
+            session.run(tfv1.global_variables_initializer())
+            for variable in tfv1.global_variables():
+                if variable.op.name in weights:
+                    variable.load(weights[variable.op.name], session)
+            named = [graph.get_tensor_by_name(f"{name}:0") for name in ("cost", "policy", "value")]
+            return session.run(named + tf.gradients(cost, tfv1.trainable_variables()))
+
+    for whole, parts in zip(outputs(1), outputs(shards), strict=True):
+        np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_shards_per_batch():
+    assert [shards_per_batch(256, cores) for cores in (1, 2, 3, 16)] == [1, 2, 2, 16]
+    assert shards_per_batch(129, 2) == 1
+    assert shards_per_batch(129, 4) == 3
 
 
 # Gradient clip and optimizer

@@ -1,0 +1,164 @@
+"""How much of what the cores can do does training deliver, from the game to the applied gradient?
+
+    python -m bench.train [--network small|batch-a3c] [--env Pong-v0] [--rounds 3]
+
+Subject: the command line's ``--task train`` without evaluation; the speed is that of its epochs but the first.
+Limit: cores / (step + forward + sample_reuse x train), each part alone on one core and in its best batch: the step as
+in bench.simulators, the forward pass and the learner's update with TensorFlow on one thread.
+The last line is JSON: ``states_per_s``, ``limit_states_per_s``, ``ratio`` and the parts in microseconds per state.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from atari_wrapper import get_protocol
+from bench import harness
+from bench.simulators import step_seconds
+from config import Config, usable_cores
+from unroll import Batch, empty_batch
+
+import numpy as np
+
+_SCRIPT = Path(__file__).resolve().parents[1] / "train-atari.py"
+_FORWARD_BATCHES = (16, 32, 64, 128)
+_TRAIN_BATCHES = (128, 256, 512)
+_EPOCHS = 4
+_EPOCH_UPDATES = {"small": 160, "batch-a3c": 30}  # about 15 s on two cores
+
+
+def network_seconds(config: Config, num_actions: int, seconds: float) -> dict[str, float]:
+    """Time the forward pass and the update alone: seconds per state, each in its best batch, on one thread."""
+    from model import Model, make_policy, session_config  # here: TensorFlow stays out of the benchmark's own process
+
+    import tensorflow as tf
+    from tensorflow.core.protobuf import config_pb2
+    from tensorpack import tfv1
+    from tensorpack.tfutils.tower import TrainTowerContext
+
+    model = Model(config, num_actions)
+    inputs = [tfv1.placeholder(spec.dtype, spec.shape, spec.name) for spec in model.inputs()]
+    with TrainTowerContext(""):
+        cost = model.build_graph(*inputs)
+        update = model.optimizer().minimize(cost)
+    with tfv1.Session(config=session_config(1)) as session:
+        session.run(tfv1.global_variables_initializer())
+        graph = tf.compat.v1.get_default_graph()
+        policy = make_policy(
+            session, inputs[0], [graph.get_tensor_by_name(f"{name}:0") for name in ("policy", "value")]
+        )
+        options = config_pb2.CallableOptions(feed=[tensor.name for tensor in inputs], target=[update.name])
+        learn = session._make_callable_from_options(options)
+
+        def forward_seconds(batch: int) -> float:
+            states = _batch(batch, num_actions).states
+            policy(states)
+            return harness.seconds_per_call(lambda: policy(states), seconds) / batch
+
+        def train_seconds(batch: int) -> float:
+            arrays = _batch(batch, num_actions)
+            learn(*arrays)
+            return harness.seconds_per_call(lambda: learn(*arrays), seconds) / batch
+
+        return {
+            "forward": min(forward_seconds(batch) for batch in _FORWARD_BATCHES),
+            "train": min(train_seconds(batch) for batch in _TRAIN_BATCHES),
+        }
+
+
+def _batch(size: int, num_actions: int) -> Batch:
+    rng = np.random.default_rng(0)
+    batch = empty_batch(size)
+    batch.states[:] = rng.integers(0, 256, batch.states.shape, np.uint8)
+    batch.actions[:] = rng.integers(0, num_actions, size)
+    batch.mus[:] = 1 / num_actions
+    batch.returns[:], batch.advantages[:] = rng.normal(size=(2, size))
+    batch.versions[:] = 0
+    return batch
+
+
+def limit(config: Config, seconds: float) -> dict[str, float]:
+    """The parts of a state on one core, in seconds, and the states per second that all cores could reach."""
+    protocol = get_protocol(config.env)
+    with harness.Cores(1) as core:
+        (step,) = core.run(step_seconds, config.env, seconds)
+        (network,) = core.run(network_seconds, config, len(protocol.actions), seconds)
+    parts = {
+        "step": statistics.mean(protocol.frameskip) * step["frame"] + step["screen"] + step["resize"],
+        "forward": network["forward"],
+        "train": config.sample_reuse * network["train"],
+    }
+    return {**parts, "states_per_s": usable_cores() / sum(parts.values())}
+
+
+def run_training(flags: list[str], config: Config, epoch_updates: int) -> dict[str, float]:
+    """Train with the command line; the medians of its epochs, the first one left out."""
+    with tempfile.TemporaryDirectory() as directory:
+        command = [
+            sys.executable, str(_SCRIPT), "--env", config.env, "--network", config.network, "--eval-every", "0",
+            "--steps-per-epoch", str(epoch_updates), "--max-epoch", str(_EPOCHS),
+            "--output", f"{directory}/run", *flags,
+        ]  # fmt: skip
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stdout[-3000:]}")
+        epochs = [
+            epoch for epoch in json.loads(Path(f"{directory}/run/stats.json").read_text()) if "states_per_s" in epoch
+        ]
+    waits = [name for name in epochs[0] if name.startswith("wait/")]
+    return {name: statistics.median(epoch[name] for epoch in epochs[1:]) for name in ("states_per_s", *waits)}
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", choices=sorted(_EPOCH_UPDATES), default="small")
+    parser.add_argument("--env", default="Pong-v0")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement of a part")
+    parser.add_argument("--epoch-updates", type=int, help="updates per epoch of the subject")
+    args, flags = parser.parse_known_args()  # what is left goes to the command line as it is
+    config = Config(env=args.env, network=args.network).resolve(usable_cores(), 0)
+    epoch_updates = args.epoch_updates or _EPOCH_UPDATES[args.network]
+    results = harness.rounds(
+        args.rounds,
+        {
+            "limit": lambda: limit(config, args.seconds),
+            "training": lambda: run_training(flags, config, epoch_updates),
+        },
+    )
+    limits, subjects = results["limit"], results["training"]
+    speeds = {name: [result["states_per_s"] for result in found] for name, found in results.items()}
+    harness.report(
+        [
+            {
+                "round": number + 1,
+                "states/s": subject["states_per_s"],
+                "limit": bound["states_per_s"],
+                "ratio": subject["states_per_s"] / bound["states_per_s"],
+                **{f"{part}, us": 1e6 * bound[part] for part in ("step", "forward", "train")},
+                "learner waits": subject["wait/learner"],
+            }
+            for number, (bound, subject) in enumerate(zip(limits, subjects, strict=True))
+        ],
+        {
+            "benchmark": "train",
+            "network": args.network,
+            "cores": usable_cores(),
+            "states_per_s": statistics.median(speeds["training"]),
+            "limit_states_per_s": statistics.median(speeds["limit"]),
+            "ratio": harness.median_ratio(speeds["training"], speeds["limit"]),
+            **{f"{part}_us": 1e6 * statistics.median(bound[part] for bound in limits)
+               for part in ("step", "forward", "train")},
+        },
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""The benchmarks of scaling and of peers: they run, and their figures agree with each other."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from bench import peers, scaling
+from config import parse_args
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*args) -> tuple[list[str], dict]:
+    """Run a benchmark's module from the project's root: what it printed, and its last line."""
+    command = [sys.executable, "-m", *map(str, args)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    *lines, last = done.stdout.splitlines()
+    return lines, json.loads(last)
+
+
+def test_scaling(tmp_path):
+    grid = ("--processes", 1, 2, "--games-per-process", 2, "--rounds", 1, "--seconds", 0.3)
+    lines, result = run("bench.scaling", *grid, "--plot", tmp_path / "scaling.png")
+    points = result["points"]
+    assert [(point["processes"], point["games_per_process"]) for point in points] == [(1, 2), (2, 2)]
+    for point in points:
+        assert point["states_per_s"] > 0
+        assert point["ratio"] == pytest.approx(point["states_per_s"] / result["limit_states_per_s"], abs=1e-3)
+        assert 1 < point["unique_mb"] < result["unique_mb_goal"]
+        assert point["unique_mb_per_game"] == pytest.approx(point["unique_mb"] / 2, abs=1e-3)
+    assert result["unique_mb"] == max(point["unique_mb"] for point in points)
+    assert "of the limit" in lines[-len(points) - 1]
+    assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_unique_memory_counts_what_a_process_wrote():
+    with subprocess.Popen(
+        [sys.executable, "-c", "block = b'x' * 50_000_000; print(flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        process.stdout.readline()
+        assert 50 < scaling.unique_mb(process.pid) < 80
+        process.communicate(b"\n")
+
+
+def test_peers_of_the_simulators():
+    layout = ("--simulator-proc", 1, "--num-envs", 2, "--peer-settings", "4/2")
+    lines, result = run("bench.peers", "--part", "simulators", "--rounds", 1, "--seconds", 0.3, *layout)
+    speeds = result["states_per_s"]["simulators"]
+    assert set(result["ratios"]) == set(peers.SIMULATOR_PEERS)
+    assert speeds[peers.OURS] > 0
+    for name, ratio in result["ratios"].items():
+        (line,) = (line for line in lines if name in line)
+        if speeds[name] is None:
+            assert ratio is None
+            assert "not installed" in line
+        else:
+            assert ratio == pytest.approx(speeds[peers.OURS] / speeds[name], rel=1e-3)
+            assert "4 games, batches of 2" in line
+    assert speeds["AtariVectorEnv"] is not None
+    assert (speeds["EnvPool"] is None) == (importlib.util.find_spec("envpool") is None)
+
+
+def test_the_fixed_player_emulates_three_frames_a_step():
+    player = peers.make_fixed_player("Pong")
+    _, info = player.reset(seed=0)
+    emulated = [info["frame_number"]]
+    for _ in range(20):
+        frame, *_, info = player.step(0)
+        emulated.append(info["frame_number"])
+    player.close()
+    assert set(np.diff(emulated)) == {3}
+    assert frame.shape == (84, 84, 3)
+
+
+def test_the_training_that_is_compared_is_the_same_work():
+    configs = {name: parse_args(flags).resolve(2, 0) for name, (flags, _) in peers.training_flags(32).items()}
+    for name, (_, batch) in peers.training_flags(32).items():
+        assert configs[name].batch_size == configs[name].pool_states == batch
+        assert configs[name].num_envs == 32
+        assert configs[name].sample_reuse == 1
+    like_a2c = configs[peers.TRAIN_PEERS[peers.A2C]]
+    assert like_a2c.batch_size == 32 * like_a2c.local_time_max == 640
+    original, ours = configs["original's layout"], configs[peers.TRAIN_PEERS["original's layout"]]
+    assert set(original.envs_per_simulator) == {1}
+    assert len(ours.envs_per_simulator) == 4
+    for name in ("network", "local_time_max", "batch_size", "correction", "gae_lambda", "normalize_advantages"):
+        assert getattr(original, name) == getattr(ours, name)
+
+
+def test_a_peer_that_was_not_measured_has_no_ratio():
+    subjects = {"fast": "ours", "absent": "ours"}
+    chosen = {"ours": "4 games", "fast": "8 games"}
+    table = peers.rows("train", subjects, chosen, {"ours": [1.0, 8.0, 3.0], "fast": [2.0, 4.0, 4.0]})
+    assert [row["who"] for row in table] == ["ours", "fast", "absent"]
+    assert [row["setting"] for row in table] == ["4 games", "8 games", "not installed"]
+    assert [row["suite / peer"] for row in table] == ["-", 0.75, "-"]
+    assert [row["states/s"] for row in table] == [3.0, 4.0, "-"]
+
+
+@pytest.mark.parametrize("text", ["8", "8/0", "4/8", "a/b"])
+def test_a_setting_is_games_and_batch(text):
+    assert peers.parse_setting("8/4") == peers.Setting(8, 4)
+    with pytest.raises(argparse.ArgumentTypeError, match="try for example"):
+        peers.parse_setting(text)
