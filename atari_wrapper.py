@@ -77,15 +77,49 @@ class FireReset(gymnasium.Wrapper):
         return observation, info
 
 
-class Resize(gymnasium.ObservationWrapper):
-    """Resize the screen to 84x84 with OpenCV's bilinear filter; uint8 ``[84, 84, 3]``."""
+class Player(gymnasium.Wrapper):
+    """An Atari game seen as its newest frame, resized to 84x84 with OpenCV's bilinear filter; cut after some steps.
 
-    def __init__(self, env: gymnasium.Env):
+    A step is that of Gymnasium's ``AtariEnv``, taken on the emulator itself: the layers between, a new screen for each
+    step and a random number for each frameskip would cost 5% of the emulation.
+    """
+
+    def __init__(self, env: gymnasium.Env, max_episode_steps: int):
         super().__init__(env)
         self.observation_space = gymnasium.spaces.Box(0, 255, FRAME_SHAPE, np.uint8)
+        game = env.unwrapped
+        self._ale = game.ale
+        self._actions = list(game._action_set)
+        frameskip = game._frameskip
+        self._frameskip = frameskip if isinstance(frameskip, tuple) else (frameskip, frameskip + 1)
+        self._frameskips = iter(())
+        self._screen = np.empty(game.observation_space.shape, np.uint8)
+        self._max_steps, self._steps = max_episode_steps, 0
 
-    def observation(self, observation: np.ndarray) -> np.ndarray:
-        return cv2.resize(observation, IMAGE_SIZE, interpolation=cv2.INTER_LINEAR)
+    def reset(self, *, seed=None, options=None):
+        self.env.reset(seed=seed, options=options)
+        self._steps = 0
+        if seed is not None:
+            self._frameskips = iter(())  # the next ones are to be of this seed
+        return self._observe()
+
+    def step(self, action: int):
+        ale, chosen, reward = self._ale, self._actions[action], 0.0
+        for _ in range(next(self._frameskips, 0) or self._draw_frameskips()):
+            reward += ale.act(chosen)
+        self._steps += 1
+        frame, info = self._observe()
+        truncated = self._steps >= self._max_steps or ale.game_truncated()
+        return frame, reward, ale.game_over(with_truncation=False), truncated, info
+
+    def _observe(self):
+        self._ale.getScreenRGB(self._screen)
+        frame = cv2.resize(self._screen, IMAGE_SIZE, interpolation=cv2.INTER_LINEAR)
+        return frame, {"lives": self._ale.lives(), "frame_number": self._ale.getFrameNumber()}
+
+    def _draw_frameskips(self) -> int:
+        self._frameskips = iter(self.np_random.integers(*self._frameskip, size=1000).tolist())
+        return next(self._frameskips)
 
 
 def _atari_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
@@ -156,7 +190,7 @@ def make_player(
 
     Returns:
         An environment with the newest frame, uint8 ``[84, 84, 3]`` RGB, as observation, the raw reward of the
-        game, and ``info["frame_number"]``, emulator frames played since it was built.
+        game, and in ``info`` the ``lives`` and the ``frame_number``, emulator frames played since it was built.
 
     Raises:
         UsageError: the id is unknown to Gymnasium, or is no Atari game.
@@ -165,7 +199,7 @@ def make_player(
     meanings = env.unwrapped.get_action_meanings()
     if len(meanings) >= 3 and meanings[1] == "FIRE":
         env = FireReset(env)
-    return gymnasium.wrappers.TimeLimit(Resize(env), max_episode_steps)
+    return Player(env, max_episode_steps)
 
 
 def stack_frames(previous: np.ndarray, frames: np.ndarray, first: np.ndarray, out: np.ndarray) -> None:

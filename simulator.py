@@ -38,6 +38,8 @@ _FRAME_BYTES = int(np.prod(FRAME_SHAPE))
 _MAX_TRACEBACK = 1 << 16
 _MAX_HEADER_BYTES = 1 << 19
 _ORPHAN_CHECK_MS = 1000
+_BURY_EVERY_S = 0.1
+_SOCKET_BUFFER_BYTES = 1 << 20  # a message is written at once, as far as the system allows
 _FAILED_STARTS = 3
 _CONNECT_TIMEOUT_S = 10.0
 ATARI_PLAYER = "atari_wrapper:make_player"
@@ -206,9 +208,11 @@ class SimulatorProcess:
         context = self._context = zmq.Context()
         self._push = context.socket(zmq.PUSH)
         self._push.setsockopt(zmq.SNDHWM, 2)
+        self._push.setsockopt(zmq.SNDBUF, _SOCKET_BUFFER_BYTES)
         self._push.connect(f"ipc://{spec.address}/steps")
         self._dealer = context.socket(zmq.DEALER)
         self._dealer.setsockopt(zmq.IDENTITY, _identity(spec.index, spec.life))
+        self._dealer.setsockopt(zmq.RCVTIMEO, _ORPHAN_CHECK_MS)
         self._dealer.connect(f"ipc://{spec.address}/actions")
 
     def run(self) -> None:
@@ -243,10 +247,13 @@ class SimulatorProcess:
             games.step(self._receive_actions())
 
     def _receive_actions(self) -> np.ndarray:
-        while not self._dealer.poll(_ORPHAN_CHECK_MS):
-            if os.getppid() != self._parent_pid:
-                os._exit(1)
-        actions = np.frombuffer(self._dealer.recv(), np.int8)
+        while True:
+            try:
+                actions = np.frombuffer(self._dealer.recv(), np.int8)
+                break
+            except zmq.Again:
+                if os.getppid() != self._parent_pid:
+                    os._exit(1)
         if len(actions) != self._spec.num_envs:
             raise MessageError(f"{len(actions)} actions for {self._spec.num_envs} games")
         return actions
@@ -298,9 +305,7 @@ class SimulatorMaster:
         self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._router.setsockopt(zmq.SNDTIMEO, 100)
         self._router.bind(f"ipc://{self._directory}/actions")
-        self._poller = zmq.Poller()
-        self._poller.register(self._pull, zmq.POLLIN)
-        self._poller.register(nursery.fileno(), zmq.POLLIN)
+        self._next_burial = 0.0
         self._lives = 0
         self._life = [0] * len(envs_per_simulator)  # the current one of each simulator
         self._next_sequence = [0] * len(envs_per_simulator)
@@ -335,15 +340,17 @@ class SimulatorMaster:
         """
         deadline = time.monotonic() + timeout_s
         while True:
-            ready = dict(self._poller.poll(max(0, 1000 * (deadline - time.monotonic()))))
-            if not ready:
-                return None
-            if self._nursery.fileno() in ready:  # first: with busy simulators there is always a step
+            now = time.monotonic()
+            if now >= self._next_burial:  # by the clock: with busy simulators there is always a step
                 self._bury()
-            if self._pull in ready:
+                self._next_burial = now + _BURY_EVERY_S
+            self._pull.setsockopt(zmq.RCVTIMEO, int(1000 * max(0.0, min(deadline - now, _BURY_EVERY_S))))
+            try:
                 block = self._decode(self._pull.recv_multipart(copy=False))
-                if block is not None:
-                    return block
+            except zmq.Again:
+                self._next_burial, block = now, None
+            if block is not None or now >= deadline:
+                return block
 
     def _decode(self, message: list[zmq.Frame]) -> StepBlock | None:
         try:

@@ -142,9 +142,49 @@ def test_games_that_wait_for_fire(env_id, actions, monkeypatch):
     for seed in (1, None):
         player.reset(seed=seed)
         assert taken == actions
-        player.step(0)
-        assert taken == [*actions, 0]
         taken.clear()
+    player.close()
+
+
+# The step.
+
+
+@pytest.mark.parametrize("env_id", ["BreakoutNoFrameskip-v4", "ALE/Qbert-v5"])
+def test_a_step_is_that_of_gymnasium(env_id):
+    player, game = make_player(env_id), gymnasium.make(env_id, obs_type="rgb")
+    fire = game.unwrapped.get_action_meanings()[1] == "FIRE"
+    rng = np.random.default_rng(0)
+    for seed in (3, None):
+        player.reset(seed=seed)
+        game.reset(seed=seed)
+        for action in (1, 2) if fire else ():
+            game.step(action)
+        for _ in range(400):
+            action = int(rng.integers(player.action_space.n))
+            frame, *step, info = player.step(action)
+            screen, *expected, expected_info = game.step(action)
+            np.testing.assert_array_equal(frame, cv2.resize(screen, (84, 84)))
+            assert step == expected
+            assert info == {name: expected_info[name] for name in info}
+            if step[1]:
+                break
+    player.close()
+    game.close()
+
+
+def test_frameskips_are_drawn_from_the_seed():
+    player = make_player("Pong-v0")
+
+    def frames(seed, steps):
+        before = player.reset(seed=seed)[1]["frame_number"]
+        after = [player.step(0)[-1]["frame_number"] for _ in range(steps)]
+        return np.diff([before, *after]).tolist()
+
+    first = frames(1, 600)
+    assert sorted(set(first)) == [2, 3, 4]
+    assert min(first.count(skip) for skip in (2, 3, 4)) > 600 / 3 - 4 * np.sqrt(600 * 2 / 9)
+    assert frames(1, 600) == first
+    assert frames(2, 600) != first
     player.close()
 
 
