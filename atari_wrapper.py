@@ -82,6 +82,9 @@ class Player(gymnasium.Wrapper):
 
     A step is that of Gymnasium's ``AtariEnv``, taken on the emulator itself: the layers between, a new screen for each
     step and a random number for each frameskip would cost 5% of the emulation.
+
+    Attributes:
+        frame: the newest frame, uint8 ``[84, 84, 3]``, which the next step overwrites; a caller may give another array.
     """
 
     def __init__(self, env: gymnasium.Env, max_episode_steps: int):
@@ -94,6 +97,7 @@ class Player(gymnasium.Wrapper):
         self._frameskip = frameskip if isinstance(frameskip, tuple) else (frameskip, frameskip + 1)
         self._frameskips = iter(())
         self._screen = np.empty(game.observation_space.shape, np.uint8)
+        self.frame = np.empty(FRAME_SHAPE, np.uint8)
         self._max_steps, self._steps = max_episode_steps, 0
 
     def reset(self, *, seed=None, options=None):
@@ -114,8 +118,8 @@ class Player(gymnasium.Wrapper):
 
     def _observe(self):
         self._ale.getScreenRGB(self._screen)
-        frame = cv2.resize(self._screen, IMAGE_SIZE, interpolation=cv2.INTER_LINEAR)
-        return frame, {"lives": self._ale.lives(), "frame_number": self._ale.getFrameNumber()}
+        cv2.resize(self._screen, IMAGE_SIZE, dst=self.frame, interpolation=cv2.INTER_LINEAR)
+        return self.frame, {"lives": self._ale.lives(), "frame_number": self._ale.getFrameNumber()}
 
     def _draw_frameskips(self) -> int:
         self._frameskips = iter(self.np_random.integers(*self._frameskip, size=1000).tolist())
@@ -189,8 +193,9 @@ def make_player(
         max_episode_steps: steps after which an episode is truncated; the steps of a FIRE reset do not count.
 
     Returns:
-        An environment with the newest frame, uint8 ``[84, 84, 3]`` RGB, as observation, the raw reward of the
-        game, and in ``info`` the ``lives`` and the ``frame_number``, emulator frames played since it was built.
+        An environment with the newest frame, uint8 ``[84, 84, 3]`` RGB, as observation (good until its next step),
+        the raw reward of the game, and in ``info`` the ``lives`` and the ``frame_number``, emulator frames played
+        since it was built.
 
     Raises:
         UsageError: the id is unknown to Gymnasium, or is no Atari game.

@@ -178,9 +178,11 @@ class GameBlock:
         self.rewards = np.zeros(envs, np.float32)
         self.ends = np.zeros(envs, np.uint8)
         self._emulated = [0] * envs
+        self._slots = list(self.frames)
         for env, player in enumerate(players):
-            self.frames[env], info = player.reset(seed=seed + env)
-            self._emulated[env] = info["frame_number"]
+            player.frame = self._slots[env]  # an Atari player then writes there
+            frame, info = player.reset(seed=seed + env)
+            self._keep(env, frame, info)
         self.emulator_frames = sum(self._emulated)
 
     def step(self, actions: np.ndarray) -> None:
@@ -194,9 +196,14 @@ class GameBlock:
             self.ends[env] = TERMINATED if terminated else TRUNCATED if truncated else RUNNING
             if terminated or truncated:
                 frame, info = player.reset()
-            self.frames[env] = frame
-            self._emulated[env] = info["frame_number"]
+            self._keep(env, frame, info)
         self.emulator_frames = sum(self._emulated) - before
+
+    def _keep(self, env: int, frame: np.ndarray, info: dict) -> None:
+        slot = self._slots[env]
+        if frame is not slot:
+            slot[...] = frame
+        self._emulated[env] = info["frame_number"]
 
 
 class SimulatorProcess:

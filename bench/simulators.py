@@ -65,7 +65,8 @@ class Simulators:
         self.master = SimulatorMaster(Nursery(), envs_per_simulator, player_args, player)
         rng = np.random.default_rng(0)
         self._actions = rng.integers(num_actions, size=(1000, max(envs_per_simulator)), dtype=np.int8)
-        self._waiting = []  # steps that were not answered yet: the simulators rest between two measurements
+        # Steps that were not answered yet: the simulators rest between two measurements.
+        self._waiting = [self._receive() for _ in envs_per_simulator]
 
     def states_per_s(self, seconds: float, on_step=lambda step: None) -> float:
         """Play for ``seconds`` after a warm-up. ``on_step`` is called with each step before it is answered."""

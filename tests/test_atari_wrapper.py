@@ -21,9 +21,9 @@ def film() -> tuple[np.ndarray, np.ndarray]:
     """30 steps of Breakout: the emulator's screens, uint8 [30, 210, 160, 3], and the player's frames."""
     player = make_player("Breakout-v0")
     rng = np.random.default_rng(0)
-    frames, screens = [player.reset(seed=3)[0]], [player.unwrapped.ale.getScreenRGB()]
+    frames, screens = [player.reset(seed=3)[0].copy()], [player.unwrapped.ale.getScreenRGB()]
     for _ in range(29):
-        frames.append(player.step(int(rng.integers(4)))[0])
+        frames.append(player.step(int(rng.integers(4)))[0].copy())
         screens.append(player.unwrapped.ale.getScreenRGB())
     player.close()
     return np.stack(screens), np.stack(frames)
