@@ -213,20 +213,20 @@ class BatchPool:
                 yield from self._drain()
 
     def _drain(self) -> Iterator[Batch]:
-        self._size = 0
-        pool = self._pool
+        pool, self._size = self._pool, 0
         if self._normalize:
             centred = pool.advantages - pool.advantages.mean()
             pool.advantages[:] = centred / (centred.std() + 1e-8)
+        if len(pool.states) == self._batch_size:
+            self._pool = empty_batch(self._batch_size)  # the learner's, from here on, is the one that is full
+            yield from [pool] * self._sample_reuse
+            return
         for _ in range(self._sample_reuse):
-            order = self._rng.permutation(len(pool.states)) if len(pool.states) > self._batch_size else None
+            order = self._rng.permutation(len(pool.states))
             for start in range(0, len(pool.states), self._batch_size):
                 batch = empty_batch(self._batch_size)
                 for column, target in zip(pool, batch, strict=True):
-                    if order is None:
-                        target[:] = column
-                    else:
-                        np.take(column, order[start : start + self._batch_size], axis=0, out=target, mode="clip")
+                    np.take(column, order[start : start + self._batch_size], axis=0, out=target, mode="clip")
                 yield batch
 
 
