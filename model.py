@@ -138,12 +138,12 @@ def _first_convolution(states: tf.Tensor, weights: tf.Tensor, conv: Conv, normal
     height, width = of_mean.shape[1:3]
     of_mean = tf.reshape(of_mean, [height * width, FRAME_HISTORY, channels])
     of_mean = tf.reshape(tf.transpose(of_mean, [1, 0, 2]), [FRAME_HISTORY, -1])
-    present = tf.cast(_present(states), tf.float32)
-    offset = tf.reshape(tf.matmul(present, of_mean), [-1, height, width, channels])
+    there = tf.cast(present(states), tf.float32)
+    offset = tf.reshape(tf.matmul(there, of_mean), [-1, height, width, channels])
     return tf.nn.conv2d(x, weights, conv.stride, conv.padding) - offset
 
 
-def _present(states: tf.Tensor) -> tf.Tensor:
+def present(states: tf.Tensor) -> tf.Tensor:
     """Which frames of the history are there, bool ``[B, 4]``: those that are not all zeros.
 
     One row of pixels tells for most; the states for which it does not are searched whole.

@@ -16,6 +16,7 @@ from model import (
     clipped_is_losses,
     clipped_surrogate_losses,
     gradient_clip,
+    present,
     shards_per_batch,
 )
 
@@ -296,6 +297,15 @@ def test_cost_weighs_its_parts(correction):
     else:
         terms = np.minimum(weights * batch[3], np.clip(weights, 0.8, 1.2) * batch[3])
     assert got["policy_loss"] == pytest.approx(-terms.mean(), rel=1e-3)
+
+
+@pytest.mark.parametrize("pixel", [(42, 7), (41, 83), (0, 0), (83, 83)])
+def test_a_frame_is_there_if_any_pixel_is_not_black(pixel):
+    there = np.array([[0, 0, 0, 1], [0, 0, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0], [1, 0, 0, 1]], bool)
+    states = np.zeros((5, *STATE_SHAPE), np.uint8)
+    for state, frame in np.argwhere(there):
+        states[state, *pixel, 3 * frame + 1] = 1
+    np.testing.assert_array_equal(run(lambda: present(tf.constant(states))), there)
 
 
 @pytest.mark.parametrize("shards", [2, 3])
