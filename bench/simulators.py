@@ -71,6 +71,7 @@ class Simulators:
     def states_per_s(self, seconds: float, on_step=lambda step: None) -> float:
         """Play for ``seconds`` after a warm-up. ``on_step`` is called with each step before it is answered."""
         for step in self._waiting:
+            on_step(step)
             self._answer(step, 0)
         self._waiting.clear()
         self._play(_WARM_UP_S, on_step)
