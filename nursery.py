@@ -172,5 +172,6 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the owner decides
     die_with_parent(int(sys.argv[2]))
     # A simulator that gets its actions does not interrupt another one in the middle of its step.
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    with contextlib.suppress(OSError):  # where that is not allowed, it is only slower
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     _serve(socket.socket(fileno=int(sys.argv[1])))

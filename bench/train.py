@@ -30,6 +30,7 @@ _SCRIPT = Path(__file__).resolve().parents[1] / "train-atari.py"
 _FORWARD_BATCHES = (16, 32, 64, 128)
 _TRAIN_BATCHES = (128, 256, 512)
 _EPOCHS = 4
+_TIMEOUT_S = 1800
 _EPOCH_UPDATES = {"small": 160, "batch-a3c": 30}  # about 15 s on two cores
 
 
@@ -105,7 +106,7 @@ def run_training(flags: list[str], config: Config, epoch_updates: int) -> dict[s
             "--steps-per-epoch", str(epoch_updates), "--max-epoch", str(_EPOCHS),
             "--output", f"{directory}/run", *flags,
         ]  # fmt: skip
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=_TIMEOUT_S)
         if done.returncode != 0:
             raise RuntimeError(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stdout[-3000:]}")
         epochs = [
