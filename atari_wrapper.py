@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import warnings
 
 from config import UsageError
@@ -65,23 +66,18 @@ class Protocol:
         )
 
 
-class FireReset(gymnasium.Wrapper):
-    """Start the games that wait for FIRE: after a reset take action 1, then action 2, and drop their rewards."""
-
-    def reset(self, **kwargs):
-        observation, info = self.env.reset(**kwargs)
-        for action in (1, 2):
-            observation, _, terminated, truncated, info = self.env.step(action)
-            if terminated or truncated:
-                observation, info = self.env.reset()
-        return observation, info
+@functools.cache
+def _shared_screen(shape: tuple[int, ...]) -> np.ndarray:
+    """The screen that all players of a process draw on, so that it stays in the cache: it is read at once."""
+    return np.empty(shape, np.uint8)
 
 
 class Player(gymnasium.Wrapper):
     """An Atari game seen as its newest frame, resized to 84x84 with OpenCV's bilinear filter; cut after some steps.
 
     A step is that of Gymnasium's ``AtariEnv``, taken on the emulator itself: the layers between, a new screen for each
-    step and a random number for each frameskip would cost 5% of the emulation.
+    step and a random number for each frameskip would cost 5% of the emulation. A game that waits for FIRE is started:
+    after a reset it takes action 1, then action 2, and drops their rewards.
 
     Attributes:
         frame: the newest frame, uint8 ``[84, 84, 3]``, which the next step overwrites; a caller may give another array.
@@ -93,28 +89,38 @@ class Player(gymnasium.Wrapper):
         game = env.unwrapped
         self._ale = game.ale
         self._actions = list(game._action_set)
+        meanings = game.get_action_meanings()
+        self._first_actions = (1, 2) if len(meanings) >= 3 and meanings[1] == "FIRE" else ()
         frameskip = game._frameskip
         self._frameskip = frameskip if isinstance(frameskip, tuple) else (frameskip, frameskip + 1)
         self._frameskips = iter(())
-        self._screen = np.empty(game.observation_space.shape, np.uint8)
+        self._screen = _shared_screen(game.observation_space.shape)
         self.frame = np.empty(FRAME_SHAPE, np.uint8)
         self._max_steps, self._steps = max_episode_steps, 0
 
     def reset(self, *, seed=None, options=None):
-        self.env.reset(seed=seed, options=options)
-        self._steps = 0
         if seed is not None:
             self._frameskips = iter(())  # the next ones are to be of this seed
+        self.env.reset(seed=seed, options=options)
+        for action in self._first_actions:
+            self._act(action)
+            if self._ale.game_over():
+                self.env.reset()
+        self._steps = 0
         return self._observe()
 
     def step(self, action: int):
-        ale, chosen, reward = self._ale, self._actions[action], 0.0
-        for _ in range(next(self._frameskips, 0) or self._draw_frameskips()):
-            reward += ale.act(chosen)
+        ale, reward = self._ale, self._act(action)
         self._steps += 1
         frame, info = self._observe()
         truncated = self._steps >= self._max_steps or ale.game_truncated()
         return frame, reward, ale.game_over(with_truncation=False), truncated, info
+
+    def _act(self, action: int) -> float:
+        ale, chosen, reward = self._ale, self._actions[action], 0.0
+        for _ in range(next(self._frameskips, 0) or self._draw_frameskips()):
+            reward += ale.act(chosen)
+        return reward
 
     def _observe(self):
         self._ale.getScreenRGB(self._screen)
@@ -200,11 +206,7 @@ def make_player(
     Raises:
         UsageError: the id is unknown to Gymnasium, or is no Atari game.
     """
-    env = _make_game(env_id, render_mode)
-    meanings = env.unwrapped.get_action_meanings()
-    if len(meanings) >= 3 and meanings[1] == "FIRE":
-        env = FireReset(env)
-    return Player(env, max_episode_steps)
+    return Player(_make_game(env_id, render_mode), max_episode_steps)
 
 
 def stack_frames(previous: np.ndarray, frames: np.ndarray, first: np.ndarray, out: np.ndarray) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from atari_wrapper import FireReset, get_protocol, make_player, stack_frames
+from atari_wrapper import Player, get_protocol, make_player, stack_frames
 from config import UsageError
 
 import cv2
@@ -94,55 +94,82 @@ def test_stack_frames(film, envs):
 
 
 class FakeFireGame(gymnasium.Env):
-    """A fake game that logs its calls; the steps of its life named in ``ends`` end the episode."""
+    """A fake game, and its own emulator, that logs its calls; the acts named in ``ends`` end the episode."""
 
-    def __init__(self, ends: tuple[int, ...], truncated: bool):
-        self.calls: list = []
-        self._ends, self._truncated, self._steps = ends, truncated, 0
+    observation_space = gymnasium.spaces.Box(0, 255, (210, 160, 3), np.uint8)
+    action_space = gymnasium.spaces.Discrete(4)
+    _action_set = (0, 1, 3, 4)
+    _frameskip = 1
+
+    def __init__(self, ends: tuple[int, ...], meanings: list[str]):
+        self.ale, self.calls = self, []
+        self._ends, self._meanings, self._acts = ends, meanings, 0
+
+    def get_action_meanings(self):
+        return self._meanings
 
     def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
         self.calls.append(f"reset {seed}")
-        return len(self.calls), {"calls": len(self.calls)}
+        return None, {}
 
-    def step(self, action):
+    def act(self, action):
         self.calls.append(action)
-        self._steps += 1
-        over = self._steps in self._ends
-        return len(self.calls), 5.0, over and not self._truncated, over and self._truncated, {"calls": len(self.calls)}
+        self._acts += 1
+        return 5.0
+
+    def game_over(self, with_truncation=True):
+        return self._acts in self._ends
+
+    def game_truncated(self):
+        return False
+
+    def getScreenRGB(self, out):  # noqa: N802
+        out[...] = len(self.calls)
+
+    def lives(self):
+        return 3
+
+    def getFrameNumber(self):  # noqa: N802
+        return self._acts
 
 
-@pytest.mark.parametrize("truncated", [False, True])
 @pytest.mark.parametrize(
     ("ends", "calls"),
     [
-        ((), ["reset 7", 1, 2]),
-        ((1,), ["reset 7", 1, "reset None", 2]),
-        ((2,), ["reset 7", 1, 2, "reset None"]),
-        ((1, 2), ["reset 7", 1, "reset None", 2, "reset None"]),
+        ((), ["reset 7", 1, 3]),
+        ((1,), ["reset 7", 1, "reset None", 3]),
+        ((2,), ["reset 7", 1, 3, "reset None"]),
+        ((1, 2), ["reset 7", 1, "reset None", 3, "reset None"]),
     ],
 )
-def test_fire_reset(ends, calls, truncated):
-    game = FakeFireGame(ends, truncated)
-    player = FireReset(game)
-    observation, info = player.reset(seed=7)
+def test_fire_reset(ends, calls):
+    game = FakeFireGame(ends, ["NOOP", "FIRE", "RIGHT", "LEFT"])
+    player = Player(game, max_episode_steps=2)
+    frame, info = player.reset(seed=7)
     assert game.calls == calls
-    assert (observation, info) == (len(calls), {"calls": len(calls)})  # the newest ones
-    assert player.step(3)[1] == 5.0  # the rewards of the reset are in no step's
+    assert (frame == len(calls)).all()  # the newest one
+    assert info == {"lives": 3, "frame_number": 2}
+    assert player.step(3)[1:4] == (5.0, False, False)  # the reset's rewards and steps are in no step's
+    assert player.step(2)[1:4] == (5.0, False, True)
+    assert game.calls[-2:] == [4, 3]
+
+
+@pytest.mark.parametrize("meanings", [["NOOP", "UP", "FIRE"], ["NOOP", "FIRE"]])
+def test_a_game_that_has_no_fire_is_only_reset(meanings):
+    game = FakeFireGame((), meanings)
+    Player(game, max_episode_steps=2).reset()
+    assert game.calls == ["reset None"]
 
 
 @pytest.mark.parametrize(
-    ("env_id", "actions"),
-    [("Breakout-v0", [1, 2]), ("Pong-v0", [1, 2]), ("MsPacman-v0", []), ("Asterix-v0", [])],
+    ("env_id", "frames"), [("BreakoutNoFrameskip-v4", 2), ("ALE/Pong-v5", 8), ("MsPacmanNoFrameskip-v4", 0)]
 )
-def test_games_that_wait_for_fire(env_id, actions, monkeypatch):
+def test_games_that_wait_for_fire(env_id, frames):
     player = make_player(env_id)
-    game, taken = player.unwrapped, []
-    step = game.step
-    monkeypatch.setattr(game, "step", lambda action: taken.append(action) or step(action))
     for seed in (1, None):
         player.reset(seed=seed)
-        assert taken == actions
-        taken.clear()
+        assert player.unwrapped.ale.getEpisodeFrameNumber() == frames
     player.close()
 
 
