@@ -10,6 +10,7 @@ import dataclasses
 import importlib.metadata
 import math
 import os
+import time
 from pathlib import Path
 
 from actor import ActorMaster
@@ -21,6 +22,7 @@ from model_file import ModelFile, write_model
 from nursery import Nursery
 from simulator import SimulatorMaster
 
+import psutil
 import tensorflow as tf
 from tensorpack import (
     AsyncMultiGPUTrainer,
@@ -90,6 +92,7 @@ class Evaluator(Callback):
         self._env_id, self._episodes, self._every = env_id, episodes, every_epochs
         self._processes, self._device, self._seed = processes, device, seed
         self.newest: Scores | None = None
+        self.seconds = 0.0  # that all evaluations took
 
     def _setup_graph(self):
         self._predictor = self.trainer.get_predictor(["state"], ["policy", "value"], self._device)
@@ -102,7 +105,9 @@ class Evaluator(Callback):
         if self._every == 0 or self.epoch_num % self._every:
             return
         seed = self._seed + 7919 * self.epoch_num
+        start = time.perf_counter()
         scores = evaluate(self._policy, {"env_id": self._env_id}, self._episodes, self._processes, seed)
+        self.seconds += time.perf_counter() - start
         self.newest = scores
         logger.info(f"{self._episodes} episodes, {EVALUATION}: mean {scores.mean:.2f} +- {scores.stderr:.2f}, "
                     f"max {scores.max:g}")  # fmt: skip
@@ -111,12 +116,36 @@ class Evaluator(Callback):
                 self.trainer.monitors.put_scalar(name, value)
 
 
+class TrainingClock(Callback):
+    """Publishes ``train_minutes``: from the command's start, of all its resumed parts; evaluations are left out."""
+
+    def __init__(self, evaluator: Evaluator):
+        self._evaluator = evaluator
+        self.minutes = 0.0
+
+    def _setup_graph(self):
+        with tfv1.variable_scope("progress"):
+            self._variable = tfv1.get_variable(
+                "train_minutes", [], initializer=tfv1.zeros_initializer(), trainable=False
+            )
+
+    def _before_train(self):
+        self._before = float(self.trainer.sess.run(self._variable))
+
+    def _trigger_epoch(self):
+        seconds = time.time() - psutil.Process().create_time() - self._evaluator.seconds
+        self.minutes = self._before + seconds / 60
+        self._variable.load(self.minutes, self.trainer.sess)
+        self.trainer.monitors.put_scalar("train_minutes", self.minutes)
+
+
 class ModelExporter(Callback):
     """Writes ``<output>/<env>.npz`` at each save: the variables and what they are. On the trainer's thread."""
 
-    def __init__(self, path: Path, config: Config, protocol: Protocol, actor: ActorMaster, evaluator: Evaluator):
-        self._path, self._config, self._protocol = path, config, protocol
-        self._actor, self._evaluator = actor, evaluator
+    def __init__(self, path: Path, config: Config, protocol: Protocol, cores: int, actor: ActorMaster,
+                 evaluator: Evaluator, clock: TrainingClock):  # fmt: skip
+        self._path, self._config, self._protocol, self._cores = path, config, protocol, cores
+        self._actor, self._evaluator, self._clock = actor, evaluator, clock
 
     def _trigger_epoch(self):
         names = NETWORKS[self._config.network].variable_shapes(len(self._protocol.actions))
@@ -130,6 +159,9 @@ class ModelExporter(Callback):
             "steps": self._actor.steps,
             "emulator_frames": self._actor.emulator_frames,
             "updates": self._actor.updates,
+            "train_minutes": round(self._clock.minutes, 2),
+            "cores": self._cores,
+            "seed": self._config.seed,
             "online_score": self._actor.online_score,
             "evaluation": scores and {"mean": scores.mean, "stderr": scores.stderr, "episodes": len(scores.scores),
                                       "protocol": EVALUATION},
@@ -211,6 +243,8 @@ def train(config: Config, protocol: Protocol, model_file: ModelFile | None, core
         trainer.setup_graph(model.get_input_signature(), data, model.build_graph, model.get_optimizer)
         evaluator = Evaluator(config.env, config.eval_episode, config.eval_every, 2 * cores, devices.infer[-1],
                               config.seed)  # fmt: skip
+        clock = TrainingClock(evaluator)
+        model_path = output / f"{file_name(config.env)}.npz"
         session_init = JustCurrentSession()
         starting_epoch = 1
         if checkpoint is not None:
@@ -226,9 +260,12 @@ def train(config: Config, protocol: Protocol, model_file: ModelFile | None, core
                 _schedule_setter("entropy_beta", config.entropy_beta, updates_per_step),
                 HumanHyperParamSetter("learning_rate", HYPER_PARAM_FILE),
                 HumanHyperParamSetter("entropy_beta", HYPER_PARAM_FILE),
+                clock,
                 evaluator,
                 ModelSaver(),
-                ModelExporter(output / f"{file_name(config.env)}.npz", config, protocol, actor, evaluator),
+                ModelExporter(
+                    output / f"{file_name(config.env)}.npz", config, protocol, cores, actor, evaluator, clock
+                ),
             ],
             session_creator=_session_creator(cores),
             session_init=session_init,

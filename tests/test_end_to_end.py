@@ -11,6 +11,7 @@ import time
 import uuid
 from pathlib import Path
 
+from config import usable_cores
 from model import NETWORKS
 
 import imageio_ffmpeg
@@ -109,6 +110,7 @@ def test_training_writes_what_it_measured(trained):
     assert second["value_loss"] >= 0
     assert -21 <= second["mean_score"] <= second["max_score"] <= 21
     assert "mean_score" not in first
+    assert 0 < first["train_minutes"] < second["train_minutes"] < 5
     assert second["learning_rate"] == pytest.approx(0.0005)
 
 
@@ -129,6 +131,9 @@ def test_training_saves_its_configuration_and_a_model_that_says_what_it_is(train
     assert metadata["updates"] == 16
     assert metadata["protocol"]["actions"][1] == "FIRE"
     assert metadata["evaluation"]["episodes"] == 2
+    assert metadata["train_minutes"] == pytest.approx(stats(trained)[1]["train_minutes"], abs=0.01)
+    assert metadata["cores"] == usable_cores()
+    assert metadata["seed"] == 0
 
 
 def test_resume_continues_the_run(trained):
@@ -139,6 +144,7 @@ def test_resume_continues_the_run(trained):
     assert [record["global_step"] for record in after] == [8, 16, 24]
     assert after[:2] == before
     assert after[2]["steps"] > before[1]["steps"]
+    assert before[1]["train_minutes"] < after[2]["train_minutes"] < before[1]["train_minutes"] + 2
     assert after[2]["learning_rate"] == pytest.approx(0.0005)
 
 
