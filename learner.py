@@ -263,9 +263,7 @@ def train(config: Config, protocol: Protocol, model_file: ModelFile | None, core
                 clock,
                 evaluator,
                 ModelSaver(),
-                ModelExporter(
-                    output / f"{file_name(config.env)}.npz", config, protocol, cores, actor, evaluator, clock
-                ),
+                ModelExporter(model_path, config, protocol, cores, actor, evaluator, clock),
             ],
             session_creator=_session_creator(cores),
             session_init=session_init,
