@@ -22,7 +22,7 @@ from atari_wrapper import STATE_SHAPE
 from config import Config
 from model import make_policy
 from simulator import RUNNING, SimulatorMaster, StepBlock
-from unroll import Batch, BatchPool, UnrollBuilder, aligned_empty
+from unroll import Batch, BatchPool, Transitions, UnrollBatch, UnrollBuilder, WholeUnrolls, aligned_empty
 
 import numpy as np
 from tensorpack import Callback, DataFlow, tfv1
@@ -89,18 +89,14 @@ class ActorMaster(Callback):
         self._held: list[_Request] = []
         seeds = np.random.SeedSequence(config.seed).spawn(1 + len(inference_devices) * config.predictor_thread_per_gpu)
         self._rngs = [np.random.default_rng(seed) for seed in seeds]
-        self._pool = BatchPool(
-            batch_size=config.batch_size,
-            pool_states=config.pool_states,
-            sample_reuse=config.sample_reuse,
-            gamma=config.gamma,
-            gae_lambda=config.gae_lambda,
-            normalize_advantages=config.normalize_advantages,
-            rng=self._rngs.pop(),
-        )
+        if config.correction == "vtrace":
+            items = WholeUnrolls(config.local_time_max)
+        else:
+            items = Transitions(config.gamma, config.gae_lambda, config.normalize_advantages)
+        self._pool = BatchPool(items, config.batch_size, config.pool_states, config.sample_reuse, self._rngs.pop())
         self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[_Actions] = queue.SimpleQueue()
-        self._batches: queue.Queue[Batch] = queue.Queue(config.queue_size)
+        self._batches: queue.Queue[Batch | UnrollBatch] = queue.Queue(config.queue_size)
         self._threads: list[threading.Thread] = []
         self._stop = threading.Event()
         self._failure: BaseException | None = None
@@ -114,6 +110,7 @@ class ActorMaster(Callback):
         self.queue_wait_s = 0.0  # the master waits for the learner
         self.predictor_wait_s = [0.0] * len(self._rngs)
         self.learner_wait_s = 0.0
+        self.dropped_transitions = 0  # older than --max-policy-lag
         self._lag_sum, self._lag_count, self._lag_max = 0, 0, 0
 
     # The learner's side, on the trainer's thread.
@@ -122,8 +119,13 @@ class ActorMaster(Callback):
         """The batches, as the model's inputs; iterated by the trainer's thread, or by tensorpack's enqueue thread."""
         return _BatchFlow(self)
 
-    def take_batch(self) -> Batch:
-        """Wait for a batch. Raises StopTraining when training stops, RuntimeError when an actor's thread failed."""
+    def take_batch(self) -> Batch | UnrollBatch:
+        """Wait for a batch; what is older than ``--max-policy-lag`` is left out of it.
+
+        Raises:
+            StopTraining: training stops.
+            RuntimeError: a thread of the actor failed.
+        """
         start = time.perf_counter()
         while True:
             self.raise_failure()
@@ -133,8 +135,19 @@ class ActorMaster(Callback):
                 batch = self._batches.get(timeout=_POLL_S)
             except queue.Empty:
                 continue
-            self.learner_wait_s += time.perf_counter() - start
-            return batch
+            if self._config.max_policy_lag is not None:
+                batch = self._drop_old(batch, self._config.max_policy_lag)
+            if len(batch.states):
+                self.learner_wait_s += time.perf_counter() - start
+                return batch
+
+    def _drop_old(self, batch: Batch | UnrollBatch, max_lag: int) -> Batch | UnrollBatch:
+        lags = self.updates - batch.versions
+        keep = (lags <= max_lag).reshape(len(lags), -1).all(axis=1)
+        if 2 * keep.sum() < len(keep):  # too few for an update
+            keep[:] = False
+        self.dropped_transitions += int(lags[~keep].size)
+        return batch if keep.all() else type(batch)(*(column[keep] for column in batch))
 
     @property
     def online_score(self) -> float | None:
@@ -198,6 +211,7 @@ class ActorMaster(Callback):
             "frames_per_s": (self.emulator_frames - frames) / seconds,
             "policy_lag_mean": self._lag_sum / max(1, self._lag_count),
             "policy_lag_max": self._lag_max,
+            "dropped_transitions": self.dropped_transitions,
             "steps": self.steps,
             "emulator_frames": self.emulator_frames,
             "updates": self.updates,
@@ -338,4 +352,5 @@ class _BatchFlow(DataFlow):
 
     def __iter__(self):
         while True:
-            yield list(self._actor.take_batch())
+            states, *columns = self._actor.take_batch()
+            yield [states.reshape(-1, *STATE_SHAPE), *(column.reshape(-1) for column in columns)]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 TASKS = ("train", "play", "eval", "dump_video")
 NETWORKS = ("batch-a3c", "small")
-CORRECTIONS = ("clipped-is", "clipped-surrogate")
+CORRECTIONS = ("clipped-is", "vtrace", "clipped-surrogate")
 GRADIENT_CLIPS = ("per-tensor", "global-norm")
 CONFIG_FILE = "config.json"
 
@@ -102,14 +102,18 @@ class Config:
     gae_lambda: float | None = _flag(None, "learning", "lambda of the returns (GAE); 1 gives n-step returns",
                                      low=0.0, high=1.0)
     correction: str | None = _flag(None, "learning", "how data of an older policy is corrected: clipped-is weighs the "
-                                   "policy gradient with pi/mu clipped at 10, the original's; clipped-surrogate is "
-                                   "the clipped objective of PPO", choices=CORRECTIONS)
+                                   "policy gradient with pi/mu clipped at 10, the original's; vtrace is IMPALA's, "
+                                   "over whole unrolls with the learner's values; clipped-surrogate is the clipped "
+                                   "objective of PPO", choices=CORRECTIONS)
+    max_policy_lag: int | None = _flag(None, "learning", "learner updates between acting and learning; what is older "
+                                       "is dropped: with vtrace the whole unroll, and a batch that is mostly too old "
+                                       "(default: no limit)", low=0)
     surrogate_clip: float = _flag(0.1, "learning", "clipped-surrogate: range of pi/mu around 1", low=0.0, high=10.0)
     pool_states: int | None = _flag(None, "learning", "states that batches are drawn from at random; equal to "
                                     "--batch-size: in the order of arrival", low=1, high=1 << 20)
     sample_reuse: int | None = _flag(None, "learning", "batches that each state is part of", low=1, high=64)
     normalize_advantages: bool | None = _flag(None, "learning", "clipped-surrogate: give the advantages of a pool "
-                                              "mean 0 and deviation 1")
+                                              "mean 0 and deviation 1 (default: with clipped-surrogate)")
     learning_rate: Schedule | None = _flag(None, "learning", "VALUE[,UPDATE:VALUE...], in learner updates")
     entropy_beta: Schedule | None = _flag(None, "learning", "weight of the entropy: VALUE[,UPDATE:VALUE...]")
     value_weight: float | None = _flag(None, "learning", "weight of half the squared value error", low=0.0, high=100.0)
@@ -127,7 +131,7 @@ class Config:
     eval_episode: int | None = _flag(None, "schedule", "episodes of an evaluation during training (default: 50 on a "
                                      "GPU, 20 on the CPU)", low=1)
     queue_size: int = _flag(1, "schedule", "batches that may wait between actor and learner, per training GPU; with "
-                            "several training GPUs one more is on its way", low=1, high=64)
+                            "several training GPUs one more is on its way", low=1, high=256)
     # fmt: on
 
     def resolve(self, cores: int, num_gpus: int) -> Config:
@@ -166,9 +170,26 @@ class Config:
                 f"--pool-states {config.pool_states} is no multiple of --batch-size {config.batch_size}: "
                 f"try {config.batch_size * max(1, round(config.pool_states / config.batch_size))}"
             )
-        if config.normalize_advantages and config.correction == "clipped-is":
+        if config.correction == "vtrace" and config.batch_size % config.local_time_max:
+            raise UsageError(f"--correction vtrace learns from whole unrolls: {config._fitting_sizes()}")
+        surrogate = config.correction == "clipped-surrogate"
+        if config.normalize_advantages is None:
+            return dataclasses.replace(config, normalize_advantages=surrogate)
+        if config.normalize_advantages and not surrogate:
             raise UsageError("--normalize-advantages needs --correction clipped-surrogate")
         return config
+
+    def _fitting_sizes(self) -> str:
+        batch, steps = self.batch_size, self.local_time_max
+        divisors = [n for n in range(1, batch + 1) if batch % n == 0]
+        below = max(n for n in divisors if n <= steps)
+        above = min((n for n in divisors if n >= steps), default=below)
+        multiple = steps * max(1, round(batch / steps))
+        lengths = " or ".join(str(n) for n in sorted({below, above}))
+        return (
+            f"--local-time-max {steps} does not divide --batch-size {batch}; try --local-time-max {lengths}, "
+            f"or --batch-size {multiple}"
+        )
 
     def default_output(self) -> str:
         return str(Path("train_log") / f"train-atari-{file_name(self.env)}")
@@ -212,7 +233,6 @@ _LEARNING_DEFAULTS = {
         "gae_lambda": 1.0,
         "correction": "clipped-is",
         "sample_reuse": 1,
-        "normalize_advantages": False,
         "learning_rate": Schedule(1e-3, ((120_000, 3e-4), (720_000, 1e-4))),
         "entropy_beta": Schedule(0.01, ((480_000, 0.005),)),
         "value_weight": 1.0,
@@ -227,7 +247,6 @@ _LEARNING_DEFAULTS = {
         "correction": "clipped-surrogate",
         "pool_states": 2048,
         "sample_reuse": 3,
-        "normalize_advantages": True,
         "learning_rate": Schedule(2.5e-4),
         "entropy_beta": Schedule(0.01),
         "value_weight": 0.5,

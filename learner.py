@@ -17,7 +17,7 @@ from actor import ActorMaster
 from atari_wrapper import Protocol
 from common import EVALUATION, Scores, evaluate, frame_statistics
 from config import CONFIG_FILE, Config, Schedule, UsageError, file_name
-from model import NETWORKS, FrameStatistics, Model, make_policy, session_config, shards_per_batch
+from model import NETWORKS, FrameStatistics, Model, make_policy, session_config
 from model_file import ModelFile, write_model
 from nursery import Nursery
 from simulator import SimulatorMaster
@@ -233,7 +233,8 @@ def train(config: Config, protocol: Protocol, model_file: ModelFile | None, core
         statistics = None
         if NETWORKS[config.network].normalize_input and checkpoint is None and model_file is None:
             statistics = FrameStatistics(*frame_statistics(config.env, config.seed))
-        shards = 1 if num_gpus else shards_per_batch(config.batch_size, max(1, cores // len(devices.train)))
+        # At least a state to each shard, also where half of a batch is too old.
+        shards = 1 if num_gpus else max(1, min(cores // len(devices.train), config.batch_size // 2))
         model = Model(config, len(protocol.actions), statistics, shards)
         if updates_per_step == 1:
             data = FeedInput(actor.dataflow())

@@ -1,4 +1,4 @@
-"""Networks, losses, and the tensorpack model."""
+"""Networks, and the tensorpack model."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from atari_wrapper import FRAME_HISTORY, FRAME_SHAPE, STATE_SHAPE
 from config import Config
+from losses import clipped_is_losses, clipped_surrogate_losses, vtrace, vtrace_losses
+from simulator import TRUNCATED
 
 import numpy as np
 import tensorflow as tf
@@ -20,7 +22,6 @@ from tensorpack.tfutils.summary import add_moving_summary
 
 tfv1.disable_v2_behavior()
 
-MAX_IMPORTANCE_WEIGHT = 10.0
 _DEVIATIONS = 4.0  # a game's objects are few pixels, many deviations from the mean frame: they become about 4
 
 
@@ -208,71 +209,6 @@ def build_network(
     return logits, tf.squeeze(tf.matmul(x, weights) + bias, axis=1)
 
 
-class Losses(NamedTuple):
-    """Sums over the batch, scalars: losses are minimised, the entropy is maximised."""
-
-    policy_loss: tf.Tensor
-    value_loss: tf.Tensor
-    entropy: tf.Tensor
-
-
-def _log_probability(policy: tf.Tensor, actions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    log_policy = tf.math.log(policy + 1e-6)
-    return log_policy, tf.gather(log_policy, actions, axis=1, batch_dims=1)
-
-
-def _entropy(policy: tf.Tensor, log_policy: tf.Tensor) -> tf.Tensor:
-    return -tf.reduce_sum(policy * log_policy)
-
-
-def clipped_is_losses(
-    policy: tf.Tensor, values: tf.Tensor, actions: tf.Tensor, returns: tf.Tensor, mus: tf.Tensor
-) -> Losses:
-    """The original's losses: A3C (Mnih et al. 2016, section 4) with a clipped importance weight on the policy's.
-
-    Args:
-        policy: pi, float32 ``[B, A]``.
-        values: float32 ``[B]``.
-        actions: int32 ``[B]``.
-        returns: float32 ``[B]``.
-        mus: behaviour probability of the action, float32 ``[B]``.
-    """
-    log_policy, log_pi_a = _log_probability(policy, actions)
-    pi_a = tf.gather(policy, actions, axis=1, batch_dims=1)
-    weights = tf.stop_gradient(tf.clip_by_value(pi_a / (mus + 1e-8), 0.0, MAX_IMPORTANCE_WEIGHT))
-    advantages = tf.stop_gradient(returns - values)
-    return Losses(
-        policy_loss=-tf.reduce_sum(weights * advantages * log_pi_a),
-        value_loss=tf.nn.l2_loss(values - returns),
-        entropy=_entropy(policy, log_policy),
-    )
-
-
-def clipped_surrogate_losses(
-    policy: tf.Tensor,
-    values: tf.Tensor,
-    actions: tf.Tensor,
-    returns: tf.Tensor,
-    advantages: tf.Tensor,
-    mus: tf.Tensor,
-    clip: float,
-) -> Losses:
-    """The clipped surrogate objective of PPO (Schulman et al. 2017, equation 7), negated; arguments as above.
-
-    Args:
-        advantages: of the behaviour policy, float32 ``[B]``.
-        clip: pi/mu beyond 1 +- clip earns nothing more.
-    """
-    log_policy, log_pi_a = _log_probability(policy, actions)
-    ratios = tf.exp(log_pi_a - tf.math.log(mus + 1e-6))
-    clipped = tf.clip_by_value(ratios, 1 - clip, 1 + clip)
-    return Losses(
-        policy_loss=-tf.reduce_sum(tf.minimum(ratios * advantages, clipped * advantages)),
-        value_loss=tf.nn.l2_loss(values - returns),
-        entropy=_entropy(policy, log_policy),
-    )
-
-
 class Model(ModelDesc):
     """The tensorpack model: an actor-critic with the losses and the optimizer that the configuration names.
 
@@ -285,7 +221,7 @@ class Model(ModelDesc):
             config: the resolved configuration.
             num_actions: A.
             statistics: initial values of a ``normalize_input`` network's ``input/mean`` and ``input/scale``.
-            shards: equal parts of a training batch that cores work on side by side.
+            shards: parts of a training batch that cores work on side by side.
         """
         self._config = config
         self._num_actions = num_actions
@@ -294,29 +230,36 @@ class Model(ModelDesc):
         self._shards = shards
 
     def inputs(self):
+        """The columns of ``Batch``, or of ``UnrollBatch`` with V-trace, each flat over games and steps."""
+        targets = {"return": tf.float32, "advantage": tf.float32}
+        if self._config.correction == "vtrace":
+            targets = {"reward": tf.float32, "end": tf.uint8}
+        columns = {"action": tf.int32, **targets, "mu": tf.float32, "version": tf.int64}
         return [
             tf.TensorSpec((None, *STATE_SHAPE), tf.uint8, "state"),
-            tf.TensorSpec((None,), tf.int32, "action"),
-            tf.TensorSpec((None,), tf.float32, "return"),
-            tf.TensorSpec((None,), tf.float32, "advantage"),
-            tf.TensorSpec((None,), tf.float32, "mu"),
-            tf.TensorSpec((None,), tf.int64, "version"),
+            *(tf.TensorSpec((None,), dtype, name) for name, dtype in columns.items()),
         ]
 
-    def build_graph(self, state, action, returns, advantage, mu, version):
+    def build_graph(self, state, action, *columns):
         config = self._config
         logits, value = self._build_shards(state) if self.training else self._build_network(state)
         policy = tf.nn.softmax(logits, name="policy")
         value = tf.identity(value, name="value")
         if not self.training:
             return None
+        *targets, mu, version = columns
         tf.identity(version, name="policy_version")
         beta = _hyper_param("entropy_beta", config.entropy_beta.initial)
-        if config.correction == "clipped-is":
+        if config.correction == "vtrace":
+            policy, value, action, returns, advantage, mu = self._vtrace(policy, value, action, *targets, mu)
+            losses = vtrace_losses(policy, value, action, returns, advantage)
+        elif config.correction == "clipped-is":
+            returns, _ = targets
             losses = clipped_is_losses(policy, value, action, returns, mu)
         else:
+            returns, advantage = targets
             losses = clipped_surrogate_losses(policy, value, action, returns, advantage, mu, config.surrogate_clip)
-        batch = tf.cast(tf.shape(state)[0], tf.float32)
+        batch = tf.cast(tf.shape(action)[0], tf.float32)
         policy_loss = tf.divide(losses.policy_loss, batch, name="policy_loss")
         value_loss = tf.divide(losses.value_loss, batch, name="value_loss")
         entropy = tf.divide(losses.entropy, batch, name="entropy")
@@ -340,10 +283,23 @@ class Model(ModelDesc):
     def _build_network(self, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return build_network(self._network, state, self._num_actions, self._statistics)
 
+    def _vtrace(self, policy, value, action, reward, end, mu) -> tuple[tf.Tensor, ...]:
+        """The transitions of whole unrolls, flat and without truncated ones, with V-trace's returns and advantages."""
+        config, steps = self._config, self._config.local_time_max
+        policy = tf.reshape(policy, [-1, steps + 1, self._num_actions])[:, :-1]
+        value = tf.reshape(value, [-1, steps + 1])
+        action, reward, end, mu = (tf.reshape(column, [-1, steps]) for column in (action, reward, end, mu))
+        ratio = tf.gather(policy, action, axis=2, batch_dims=2) / (mu + 1e-8)
+        returns, advantage = vtrace(ratio, value, reward, end, config.gamma, config.gae_lambda)
+        columns = (policy, value[:, :-1], action, returns, advantage, mu)
+        return tuple(tf.boolean_mask(column, tf.not_equal(end, TRUNCATED)) for column in columns)
+
     def _build_shards(self, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # One thread for each part, forwards and backwards: cheaper than several threads within each operation.
         logits, values = [], []
-        for shard, part in enumerate(tf.split(state, self._shards)):
+        size = tf.shape(state)[0]
+        sizes = [(size + shard) // self._shards for shard in range(self._shards)]
+        for shard, part in enumerate(tf.split(state, tf.stack(sizes), num=self._shards)):
             with tfv1.variable_scope(tfv1.get_variable_scope(), reuse=shard > 0 or None):
                 outputs = self._build_network(part)
             logits.append(outputs[0])
@@ -368,11 +324,6 @@ def gradient_clip(config: Config):
 def _hyper_param(name: str, initial: float) -> tf.Tensor:
     with tfv1.variable_scope(tfv1.VariableScope(reuse=tfv1.AUTO_REUSE, name=""), auxiliary_name_scope=False):
         return tfv1.get_variable(name, [], initializer=tfv1.constant_initializer(initial), trainable=False)
-
-
-def shards_per_batch(batch_size: int, cores: int) -> int:
-    """The most equal parts, at most one per core, that a batch can be cut into."""
-    return max(shards for shards in range(1, cores + 1) if batch_size % shards == 0)
 
 
 def session_config(cores: int) -> tfv1.ConfigProto:

@@ -21,7 +21,7 @@ class Unroll(NamedTuple):
     """T consecutive steps of E games. Views of a builder's arrays: good until its next ``push``.
 
     Attributes:
-        states: uint8 ``[T, E, 84, 84, 12]``.
+        states: uint8 ``[T + 1, E, 84, 84, 12]``; the last is the one after the T steps.
         actions: int32 ``[T, E]``.
         mus: behaviour probability of the action, float32 ``[T, E]``.
         values: value predicted when acting, float32 ``[T, E]``.
@@ -57,6 +57,26 @@ class Batch(NamedTuple):
     actions: np.ndarray
     returns: np.ndarray
     advantages: np.ndarray
+    mus: np.ndarray
+    versions: np.ndarray
+
+
+class UnrollBatch(NamedTuple):
+    """What the learner takes if it works out the returns itself (V-trace): N unrolls of one game each.
+
+    Attributes:
+        states: uint8 ``[N, T + 1, 84, 84, 12]``; the last is the one after the T steps.
+        actions: int32 ``[N, T]``.
+        rewards: clipped rewards, float32 ``[N, T]``.
+        ends: how the episode went on after the step, uint8 ``[N, T]``.
+        mus: behaviour probability of the action, float32 ``[N, T]``.
+        versions: learner updates when acting, int64 ``[N, T]``.
+    """
+
+    states: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    ends: np.ndarray
     mus: np.ndarray
     versions: np.ndarray
 
@@ -151,7 +171,8 @@ class UnrollBuilder:
         if t < self._steps:
             return None
         arrays = (self._states, self._actions, self._mus, self._values, self._versions, self._rewards, self._ends)
-        return Unroll(*(array[:t] for array in arrays), bootstrap_values=self._values[t])
+        _, *columns = (array[:t] for array in arrays)
+        return Unroll(self._states, *columns, bootstrap_values=self._values[t])
 
     def push(self, frames: np.ndarray) -> np.ndarray:
         """Open the next step with its newest frames, uint8 ``[E, 84, 84, 3]``. Returns the states to act on."""
@@ -167,66 +188,112 @@ class UnrollBuilder:
         return self._states[t + 1]
 
 
-class BatchPool:
-    """Collects transitions and hands them out in batches.
+class Transitions:
+    """Unrolls cut into single transitions, with the returns of the behaviour policy's values: a pool's items."""
 
-    A pool of the size of a batch gives them out in the order of arrival. A larger one gives out, each time it is
-    full, all its transitions ``sample_reuse`` times over, each time in a new random order.
-    """
+    steps = 1
 
-    def __init__(
-        self,
-        batch_size: int,
-        pool_states: int,
-        sample_reuse: int,
-        gamma: float,
-        gae_lambda: float,
-        normalize_advantages: bool,
-        rng: np.random.Generator,
-    ):
-        self._batch_size = batch_size
-        self._sample_reuse = sample_reuse
-        self._gamma, self._gae_lambda = gamma, gae_lambda
-        self._normalize = normalize_advantages
-        self._rng = rng
-        self._size = 0
-        self._pool = empty_batch(pool_states)
+    def __init__(self, gamma: float, gae_lambda: float, normalize_advantages: bool):
+        self._gamma, self._gae_lambda, self._normalize = gamma, gae_lambda, normalize_advantages
 
-    def add(self, unroll: Unroll) -> Iterator[Batch]:
-        """Take in an unroll; yield the batches that are complete. Exhaust it before the builder goes on."""
+    def cut(self, unroll: Unroll) -> Batch:
+        """All transitions of an unroll but truncated ones."""
         returns = lambda_returns(
             unroll.rewards, unroll.values, unroll.ends, unroll.bootstrap_values, self._gamma, self._gae_lambda
         )
         advantages = returns - unroll.values
+        columns = Batch(unroll.states[:-1], unroll.actions, returns, advantages, unroll.mus, unroll.versions)
+        flat = Batch(*(column.reshape(-1, *column.shape[2:]) for column in columns))
         keep = unroll.ends.reshape(-1) != TRUNCATED
-        columns = Batch(unroll.states, unroll.actions, returns, advantages, unroll.mus, unroll.versions)
-        flat = [column.reshape(-1, *column.shape[2:]) for column in columns]
-        if not keep.all():
-            flat = [column[keep] for column in flat]
-        done, total = 0, len(flat[0])
+        return flat if keep.all() else Batch(*(column[keep] for column in flat))
+
+    def complete(self, pool: Batch) -> None:
+        """Do what needs the whole pool."""
+        if self._normalize:
+            centred = pool.advantages - pool.advantages.mean()
+            pool.advantages[:] = centred / (centred.std() + 1e-8)
+
+    def empty(self, items: int) -> Batch:
+        """Room for items."""
+        return empty_batch(items)
+
+
+class WholeUnrolls:
+    """Unrolls cut into those of single games: a pool's items for V-trace."""
+
+    def __init__(self, steps: int):
+        self.steps = steps
+
+    def cut(self, unroll: Unroll) -> UnrollBatch:
+        """The unroll of each game."""
+        columns = (unroll.states, unroll.actions, unroll.rewards, unroll.ends, unroll.mus, unroll.versions)
+        return UnrollBatch(*(column.swapaxes(0, 1) for column in columns))
+
+    def complete(self, pool: UnrollBatch) -> None:
+        """Nothing: the learner works out the returns."""
+
+    def empty(self, items: int) -> UnrollBatch:
+        """Room for items; the states are aligned."""
+        columns = (
+            np.empty((items, self.steps), dtype) for dtype in (np.int32, np.float32, np.uint8, np.float32, np.int64)
+        )
+        return UnrollBatch(aligned_empty((items, self.steps + 1, *STATE_SHAPE), np.uint8), *columns)
+
+
+class BatchPool:
+    """Collects transitions, or whole unrolls, and hands them out in batches.
+
+    A pool of the size of a batch gives them out in the order of arrival. A larger one gives out, each time it is
+    full, all its items ``sample_reuse`` times over, each time in a new random order.
+    """
+
+    def __init__(
+        self,
+        items: Transitions | WholeUnrolls,
+        batch_size: int,
+        pool_states: int,
+        sample_reuse: int,
+        rng: np.random.Generator,
+    ):
+        """
+        Args:
+            items: what an unroll is cut into.
+            batch_size, pool_states: transitions in a batch and in the pool, multiples of those in an item.
+            sample_reuse: batches that each item is part of.
+            rng: draws the orders.
+        """
+        self._items = items
+        self._batch_items = batch_size // items.steps
+        self._sample_reuse = sample_reuse
+        self._rng = rng
+        self._size = 0
+        self._pool = items.empty(pool_states // items.steps)
+
+    def add(self, unroll: Unroll) -> Iterator[Batch | UnrollBatch]:
+        """Take in an unroll; yield the batches that are complete. Exhaust it before the builder goes on."""
+        columns = self._items.cut(unroll)
+        done, total = 0, len(columns.states)
         while done < total:
             take = min(total - done, len(self._pool.states) - self._size)
-            for pool, column in zip(self._pool, flat, strict=True):
+            for pool, column in zip(self._pool, columns, strict=True):
                 pool[self._size : self._size + take] = column[done : done + take]
             done, self._size = done + take, self._size + take
             if self._size == len(self._pool.states):
                 yield from self._drain()
 
-    def _drain(self) -> Iterator[Batch]:
+    def _drain(self) -> Iterator[Batch | UnrollBatch]:
         pool, self._size = self._pool, 0
-        if self._normalize:
-            centred = pool.advantages - pool.advantages.mean()
-            pool.advantages[:] = centred / (centred.std() + 1e-8)
-        if len(pool.states) == self._batch_size:
-            self._pool = empty_batch(self._batch_size)  # the learner's, from here on, is the one that is full
+        self._items.complete(pool)
+        if len(pool.states) == self._batch_items:
+            self._pool = self._items.empty(self._batch_items)  # the learner's, from here on, is the one that is full
             yield from [pool] * self._sample_reuse
             return
         for _ in range(self._sample_reuse):
             order = self._rng.permutation(len(pool.states))
-            for start in range(0, len(pool.states), self._batch_size):
-                batch = empty_batch(self._batch_size)
+            for start in range(0, len(pool.states), self._batch_items):
+                batch = self._items.empty(self._batch_items)
                 for column, target in zip(pool, batch, strict=True):
-                    np.take(column, order[start : start + self._batch_size], axis=0, out=target, mode="clip")
+                    np.take(column, order[start : start + self._batch_items], axis=0, out=target, mode="clip")
                 yield batch
 
 

@@ -9,6 +9,7 @@ from atari_wrapper import FRAME_SHAPE
 from config import Config
 from learner import Devices
 from simulator import StepBlock
+from unroll import Batch, UnrollBatch, WholeUnrolls, empty_batch
 
 import numpy as np
 import pytest
@@ -191,6 +192,75 @@ def test_a_stopped_actor_stops_the_training():
     actor.close()
     with pytest.raises(StopTraining):
         actor.take_batch()
+
+
+# The limit of the policy lag
+
+
+def queued_batch(versions) -> Batch:
+    versions = np.array(versions)
+    batch = empty_batch(len(versions))
+    batch.versions[:] = versions
+    batch.actions[:] = np.arange(len(versions))
+    batch.states[:] = np.arange(len(versions))[:, None, None, None]
+    return batch
+
+
+def queued_unrolls(versions) -> UnrollBatch:
+    batch = WholeUnrolls(np.shape(versions)[1]).empty(len(versions))
+    batch.versions[:] = versions
+    batch.actions[:] = np.arange(len(versions))[:, None]
+    return batch
+
+
+@pytest.mark.parametrize(
+    ("max_lag", "versions", "kept", "dropped"),
+    [
+        (None, [0, 0, 0, 20], [0, 1, 2, 3], 0),
+        (20, [0, 5, 0, 20], [0, 1, 2, 3], 0),
+        (19, [0, 5, 1, 20], [1, 2, 3], 1),
+        (5, [15, 14, 16, 14], [0, 2], 2),
+        (0, [20, 20, 20, 19], [0, 1, 2], 1),
+    ],
+)
+def test_transitions_older_than_the_limit_are_dropped_and_counted(max_lag, versions, kept, dropped):
+    actor = make_actor((1,), max_policy_lag=max_lag)
+    actor.updates = 20
+    actor._batches.put(queued_batch(versions))
+    batch = actor.take_batch()
+    assert batch.actions.tolist() == kept
+    assert batch.states[:, 5, 5, 5].tolist() == kept
+    assert actor.dropped_transitions == dropped
+
+
+def test_a_batch_that_is_mostly_too_old_is_dropped_whole():
+    actor = make_actor((1,), max_policy_lag=3, queue_size=2)
+    actor.updates = 20
+    actor._batches.put(queued_batch([16, 16, 16, 20]))
+    actor._batches.put(queued_batch([17, 18, 19, 20]))
+    assert actor.take_batch().versions.tolist() == [17, 18, 19, 20]
+    assert actor.dropped_transitions == 4
+
+
+def test_an_unroll_with_a_step_that_is_too_old_is_dropped():
+    actor = make_actor((1,), max_policy_lag=3)
+    actor.updates = 20
+    actor._batches.put(queued_unrolls([[16, 20, 20], [17, 18, 19], [20, 20, 20]]))
+    batch = actor.take_batch()
+    assert batch.actions.tolist() == [[1, 1, 1], [2, 2, 2]]
+    assert len(batch.states) == 2
+    assert actor.dropped_transitions == 3
+
+
+def test_the_learner_gets_unrolls_flat():
+    actor = make_actor((1,))
+    unrolls = queued_unrolls([[1, 2, 3], [4, 5, 6]])
+    unrolls.states[:] = np.arange(8).reshape(2, 4)[..., None, None, None]
+    actor._batches.put(unrolls)
+    states, actions, *_, versions = next(iter(actor.dataflow()))
+    assert states[:, 0, 0, 0].tolist() == list(range(8))
+    assert actions.tolist() == [0, 0, 0, 1, 1, 1]
+    assert versions.tolist() == [1, 2, 3, 4, 5, 6]
 
 
 # Devices

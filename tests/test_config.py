@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 
 import config
 from config import Config, Schedule, UsageError, file_name, parse_args, spread, usable_cores
@@ -213,7 +214,7 @@ def test_batch_a3c_is_the_originals(resolved, expected):
 @pytest.mark.parametrize("network", config.NETWORKS)
 def test_resolved_leaves_nothing_open(network, num_gpus):
     resolved = resolve(f"--network {network}", num_gpus=num_gpus)
-    assert [f.name for f in FIELDS if getattr(resolved, f.name) is None] == ["gpu", "load"]
+    assert [f.name for f in FIELDS if getattr(resolved, f.name) is None] == ["gpu", "load", "max_policy_lag"]
     assert resolved.resolve(cores=64, num_gpus=0) == resolved
 
 
@@ -232,6 +233,35 @@ def test_what_is_given_is_kept(network):
     resolved = nothing.resolve(cores=2, num_gpus=0)
     assert (resolved.gae_lambda, resolved.value_weight, resolved.eval_every) == (0, 0, 0)
     assert resolved.normalize_advantages is False
+
+
+@pytest.mark.parametrize(
+    ("line", "normalized"),
+    [("", True), ("--correction clipped-is", False), ("--correction vtrace", False),
+     ("--network batch-a3c", False), ("--network batch-a3c --correction clipped-surrogate", True)],
+)  # fmt: skip
+def test_advantages_are_normalised_for_the_surrogate(line, normalized):
+    assert resolve(line).normalize_advantages is normalized
+
+
+@pytest.mark.parametrize(
+    ("batch", "steps", "fits"),
+    [
+        (128, 5, "try --local-time-max 4 or 8, or --batch-size 130"),
+        (256, 20, "try --local-time-max 16 or 32, or --batch-size 260"),
+        (32, 64, "try --local-time-max 32, or --batch-size 64"),
+        (7, 3, "try --local-time-max 1 or 7, or --batch-size 6"),
+    ],
+)
+def test_vtrace_says_which_unrolls_fit(batch, steps, fits):
+    line = f"--correction vtrace --network batch-a3c --batch-size {batch} --local-time-max {steps}"
+    with pytest.raises(UsageError) as error:
+        resolve(line)
+    assert str(error.value).endswith(f"--local-time-max {steps} does not divide --batch-size {batch}; {fits}")
+    steps_that_fit, batch_that_fits = re.fullmatch(r"try --local-time-max (.*), or --batch-size (.*)", fits).groups()
+    for fit in steps_that_fit.split(" or "):
+        resolve(f"{line} --local-time-max {fit}")
+    resolve(f"{line} --batch-size {batch_that_fits}")
 
 
 @pytest.mark.parametrize(

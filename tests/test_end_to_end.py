@@ -58,10 +58,10 @@ class Run:
         return True
 
 
-def start(*args: str, **env: str) -> Run:
+def start(*args: str, script: str = "train-atari.py", **env: str) -> Run:
     mark = uuid.uuid4().hex
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train-atari.py"), *args],
+        [sys.executable, str(ROOT / script), *args],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -72,9 +72,9 @@ def start(*args: str, **env: str) -> Run:
     return Run(process, mark)
 
 
-def run(*args: str, status: int = 0, **env: str) -> str:
+def run(*args: str, status: int = 0, script: str = "train-atari.py", **env: str) -> str:
     """Run the command line to its end, check its exit status and that no process of it is left."""
-    started = start(*args, **env)
+    started = start(*args, script=script, **env)
     out = started.finish()
     assert started.process.returncode == status, out
     assert started.wait_all_gone(3), "a process was left behind"
@@ -193,6 +193,45 @@ def test_the_original_command_and_network_run(tmp_path):
     assert config["correction"] == "clipped-is"
     assert config["local_time_max"] == 5
     assert stats(tmp_path / "run")[0]["policy_lag_mean"] <= 8 * 5 / 256 + 2
+
+
+def test_vtrace_and_the_lag_limit_run(tmp_path):
+    out = run(
+        *SHORT, "--steps-per-epoch", "8", "--eval-every", "0", "--max-epoch", "2", "--batch-size", "64",
+        "--correction", "vtrace", "--max-policy-lag", "3", "--output", str(tmp_path / "run"),
+    )  # fmt: skip
+    assert "vtrace" in out
+    first, second = stats(tmp_path / "run")
+    assert (first["updates"], second["updates"]) == (8, 16)
+    assert second["policy_lag_max"] <= 3
+    assert second["dropped_transitions"] > 0  # pools of 4 batches that are used three times
+    assert second["dropped_transitions"] % 16 == 0  # whole unrolls
+    assert np.isfinite(second["cost"])
+
+
+POOLED = [*SHORT, "--batch-size", "64"]
+FIRST_IN_FIRST_OUT = ["--num-envs", "8", "--simulator-proc", "2", "--local-time-max", "5", "--correction", "clipped-is",
+                      "--batch-size", "64", "--pool-states", "64", "--sample-reuse", "1"]  # fmt: skip
+
+
+def lags(script: str, output: Path, *flags: str) -> list[float]:
+    """Mean policy lag of three epochs of a training."""
+    run("--steps-per-epoch", "16", "--max-epoch", "3", "--eval-every", "0", "--output", str(output), *flags,
+        script=script)  # fmt: skip
+    return [record["policy_lag_mean"] for record in stats(output)]
+
+
+@pytest.mark.parametrize("flags", [POOLED, FIRST_IN_FIRST_OUT], ids=["pool", "in order"])
+def test_a_learner_ten_times_slower_learns_from_data_as_fresh(flags, tmp_path):
+    fast = lags("train-atari.py", tmp_path / "fast", *flags)
+    slow = lags("tests/slow_learner.py", tmp_path / "slow", *flags)
+    assert max(slow) <= max(fast) + 1.5, (slow, fast)
+    assert slow[2] <= slow[1] + 0.5, slow
+
+
+def test_a_deep_queue_would_make_data_old(tmp_path):
+    slow = lags("tests/slow_learner.py", tmp_path / "slow", *FIRST_IN_FIRST_OUT, "--queue-size", "66")
+    assert slow[2] > 15
 
 
 def test_load_starts_a_new_run_from_the_files_weights_and_network(tmp_path):

@@ -1,4 +1,4 @@
-"""Networks and losses against the original's figures and literal references."""
+"""Networks and the model against the original's figures and literal references."""
 
 from __future__ import annotations
 
@@ -9,16 +9,9 @@ from pathlib import Path
 
 from atari_wrapper import FRAME_SHAPE, STATE_SHAPE
 from config import Config
-from model import (
-    NETWORKS,
-    FrameStatistics,
-    Model,
-    clipped_is_losses,
-    clipped_surrogate_losses,
-    gradient_clip,
-    present,
-    shards_per_batch,
-)
+from losses import vtrace
+from model import NETWORKS, FrameStatistics, Model, gradient_clip, present
+from simulator import RUNNING, TERMINATED, TRUNCATED
 
 import numpy as np
 import pytest
@@ -173,102 +166,7 @@ def test_golden_gradient_norms(golden, name):
     assert golden["grad_norms"][name] == pytest.approx(GOLDEN["grad_norms"][name], rel=1e-4)
 
 
-# Losses, in float64 against literal loops
-
-
-def sample_batch(seed=0, size=40, num_actions=5):
-    r = np.random.default_rng(seed)
-    policy = r.dirichlet(np.full(num_actions, 0.5), size)
-    policy[0] = [1, 0, 0, 0, 0]
-    values, returns, advantages = r.normal(0, 3, (3, size))
-    actions = r.integers(0, num_actions, size)
-    mus = r.uniform(0.01, 1, size)
-    mus[1:4] = 1e-4, 1e-9, 0  # weights beyond the clip
-    actions[1:4] = policy[1:4].argmax(axis=1)
-    return policy, values, actions, returns, advantages, mus
-
-
-def literal_entropy(policy):
-    """The entropy and its gradient in the policy."""
-    log = np.log(policy + 1e-6)
-    return -(policy * log).sum(), -(log + policy / (policy + 1e-6))
-
-
-def graph_losses(function, clip=None, **columns):
-    """Losses, and their gradients in the policy, values and returns; no entry where there is no path."""
-
-    def build():
-        tensors = {name: tf.constant(column) for name, column in columns.items()}
-        losses = function(**tensors, **({} if clip is None else {"clip": clip}))._asdict()
-        paths = {
-            (loss, name): tf.gradients(losses[loss], tensors[name])[0]
-            for loss in losses
-            for name in ("policy", "values", "returns")
-        }
-        return losses, {path: gradient for path, gradient in paths.items() if gradient is not None}
-
-    return run(build)
-
-
-def test_clipped_is_losses():
-    policy, values, actions, returns, _, mus = sample_batch()
-    losses, gradients = graph_losses(
-        clipped_is_losses, policy=policy, values=values, actions=actions, returns=returns, mus=mus
-    )
-    expected, in_policy, weights = 0.0, np.zeros_like(policy), []
-    for i, action in enumerate(actions):
-        pi = policy[i, action]
-        weights.append(min(pi / (mus[i] + 1e-8), 10.0))
-        advantage = returns[i] - values[i]
-        expected -= weights[-1] * advantage * np.log(pi + 1e-6)
-        in_policy[i, action] = -weights[-1] * advantage / (pi + 1e-6)  # the weight and the advantage are constants
-    assert weights.count(10.0) >= 3
-    entropy, entropy_in_policy = literal_entropy(policy)
-    np.testing.assert_allclose(losses["policy_loss"], expected, rtol=1e-9)
-    np.testing.assert_allclose(losses["value_loss"], 0.5 * sum((values - returns) ** 2), rtol=1e-9)
-    np.testing.assert_allclose(losses["entropy"], entropy, rtol=1e-9)
-    np.testing.assert_allclose(gradients["policy_loss", "policy"], in_policy, rtol=1e-9)
-    np.testing.assert_allclose(gradients["entropy", "policy"], entropy_in_policy, rtol=1e-9)
-    np.testing.assert_allclose(gradients["value_loss", "values"], values - returns, rtol=1e-9)
-    assert {path for path in gradients if path[0] == "policy_loss"} == {("policy_loss", "policy")}
-
-
-@pytest.mark.parametrize("clip", [0.1, 0.2])
-def test_clipped_surrogate_losses(clip):
-    policy, values, actions, returns, advantages, mus = sample_batch(seed=1, size=200)
-    pi_a = policy[np.arange(200), actions]
-    mus[10:] = pi_a[10:] * np.random.default_rng(2).uniform(0.6, 1.6, 190)  # ratios on both sides of the clip
-    columns = {"values": values, "actions": actions, "returns": returns, "advantages": advantages, "mus": mus}
-    losses, gradients = graph_losses(clipped_surrogate_losses, clip, policy=policy, **columns)
-    expected, in_policy, regions = 0.0, np.zeros_like(policy), set()
-    for i, action in enumerate(actions):
-        ratio = (pi_a[i] + 1e-6) / (mus[i] + 1e-6)
-        expected -= min(ratio * advantages[i], np.clip(ratio, 1 - clip, 1 + clip) * advantages[i])
-        region = (advantages[i] > 0, np.sign(ratio - 1) * (abs(ratio - 1) > clip))
-        regions.add(region)
-        earns_no_more = region in [(True, 1), (False, -1)]
-        in_policy[i, action] = 0 if earns_no_more else -advantages[i] / (mus[i] + 1e-6)
-    assert len(regions) == 6
-    np.testing.assert_allclose(losses["policy_loss"], expected, rtol=1e-9)
-    np.testing.assert_allclose(losses["value_loss"], 0.5 * sum((values - returns) ** 2), rtol=1e-9)
-    np.testing.assert_allclose(losses["entropy"], literal_entropy(policy)[0], rtol=1e-9)
-    np.testing.assert_allclose(gradients["policy_loss", "policy"], in_policy, rtol=1e-9, atol=1e-12)
-    assert {path for path in gradients if path[0] == "policy_loss"} == {("policy_loss", "policy")}
-
-
-def test_literal_gradients_are_those_of_finite_differences():
-    """The hand-derived formulas above, checked: the losses along random directions in the policy."""
-    policy, values, actions, returns, advantages, mus = sample_batch(seed=3)
-    policy = 0.9 * policy + 0.02
-    direction = np.random.default_rng(4).normal(size=policy.shape)
-    step = 1e-6
-    columns = {"values": values, "actions": actions, "returns": returns, "advantages": advantages, "mus": mus}
-    _, gradients = graph_losses(clipped_surrogate_losses, 0.2, policy=policy, **columns)
-    ahead, _ = graph_losses(clipped_surrogate_losses, 0.2, policy=policy + step * direction, **columns)
-    behind, _ = graph_losses(clipped_surrogate_losses, 0.2, policy=policy - step * direction, **columns)
-    for name in ("policy_loss", "entropy"):
-        slope = (ahead[name] - behind[name]) / (2 * step)
-        assert slope == pytest.approx((gradients[name, "policy"] * direction).sum(), rel=1e-5)
+# The model
 
 
 @pytest.mark.parametrize("correction", ["clipped-is", "clipped-surrogate"])
@@ -299,6 +197,46 @@ def test_cost_weighs_its_parts(correction):
     assert got["policy_loss"] == pytest.approx(-terms.mean(), rel=1e-3)
 
 
+def test_vtrace_over_whole_unrolls():
+    """The model's losses are those of its own policy and values, put through ``vtrace`` unroll by unroll."""
+    steps, unrolls = 3, 2
+    config = dataclasses.replace(SMALL, correction="vtrace", local_time_max=steps, gae_lambda=0.9, value_weight=0.25)
+    r = np.random.default_rng(0)
+    states = r.integers(0, 256, (unrolls * (steps + 1), *STATE_SHAPE), np.uint8)
+    actions, rewards = r.integers(0, 4, 6), r.normal(size=6)
+    ends = np.array([RUNNING, TERMINATED, RUNNING, TRUNCATED, RUNNING, RUNNING])
+    mus = r.uniform(0.1, 1, 6)
+    batch = [states, actions, rewards, ends, mus, np.arange(6)]
+
+    def build():
+        model = Model(config, 4, shards=3)
+        inputs = [tf.constant(column, spec.dtype) for column, spec in zip(batch, model.inputs(), strict=True)]
+        with TowerContext("", is_training=True):
+            cost = model.build_graph(*inputs)
+        names = ("policy", "value", "policy_loss", "value_loss", "entropy", "policy_version")
+        return {"cost": cost} | {name: tfv1.get_default_graph().get_tensor_by_name(f"{name}:0") for name in names}
+
+    got = run(build)
+    policy = got["policy"].reshape(unrolls, steps + 1, 4)[:, :-1].reshape(6, 4)
+    values = got["value"].reshape(unrolls, steps + 1).astype(np.float64)
+    pi_a = policy[np.arange(6), actions]
+    targets, advantages = run(
+        lambda: vtrace(
+            tf.constant((pi_a / mus).reshape(2, 3)), tf.constant(values), tf.constant(rewards.reshape(2, 3)),
+            tf.constant(ends.reshape(2, 3)), 0.99, 0.9,
+        )
+    )  # fmt: skip
+    keep = ends != TRUNCATED
+    policy_loss = -(advantages.reshape(6) * np.log(pi_a + 1e-6))[keep].mean()
+    value_loss = 0.5 * ((values[:, :-1] - targets).reshape(6)[keep] ** 2).mean()
+    entropy = -(policy * np.log(policy + 1e-6)).sum(axis=1)[keep].mean()
+    assert got["policy_loss"] == pytest.approx(policy_loss, rel=1e-4)
+    assert got["value_loss"] == pytest.approx(value_loss, rel=1e-4)
+    assert got["entropy"] == pytest.approx(entropy, rel=1e-4)
+    assert got["cost"] == pytest.approx(policy_loss - 0.01 * entropy + 0.25 * value_loss, rel=1e-4)
+    assert got["policy_version"].tolist() == list(range(6))
+
+
 @pytest.mark.parametrize("pixel", [(42, 7), (41, 83), (0, 0), (83, 83)])
 def test_a_frame_is_there_if_any_pixel_is_not_black(pixel):
     there = np.array([[0, 0, 0, 1], [0, 0, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0], [1, 0, 0, 1]], bool)
@@ -308,7 +246,7 @@ def test_a_frame_is_there_if_any_pixel_is_not_black(pixel):
     np.testing.assert_array_equal(run(lambda: present(tf.constant(states))), there)
 
 
-@pytest.mark.parametrize("shards", [2, 3])
+@pytest.mark.parametrize("shards", [2, 3, 4])  # 4: uneven ones
 def test_shards_change_neither_outputs_nor_gradients(shards):
     r = np.random.default_rng(0)
     states = r.integers(0, 256, (6, *STATE_SHAPE), np.uint8)
@@ -331,12 +269,6 @@ def test_shards_change_neither_outputs_nor_gradients(shards):
 
     for whole, parts in zip(outputs(1), outputs(shards), strict=True):
         np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-6)
-
-
-def test_shards_per_batch():
-    assert [shards_per_batch(256, cores) for cores in (1, 2, 3, 16)] == [1, 2, 2, 16]
-    assert shards_per_batch(129, 2) == 1
-    assert shards_per_batch(129, 4) == 3
 
 
 # Gradient clip and optimizer

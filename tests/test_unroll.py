@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from atari_wrapper import FRAME_SHAPE, STATE_SHAPE
 from simulator import RUNNING, TERMINATED, TRUNCATED
-from unroll import Batch, BatchPool, Unroll, UnrollBuilder, aligned_empty, lambda_returns
+from unroll import (
+    Batch,
+    BatchPool,
+    Transitions,
+    Unroll,
+    UnrollBatch,
+    UnrollBuilder,
+    WholeUnrolls,
+    aligned_empty,
+    lambda_returns,
+)
 
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
@@ -199,7 +209,8 @@ def test_unrolls_of_a_script(steps, script, expected):
     assert [tuple(unroll.actions[:, 0] // 100) for unroll in unrolls] == expected
     for unroll, numbers in zip(unrolls, expected, strict=True):
         actions, mus, values = (np.stack(column) for column in zip(*map(tape.decision, numbers), strict=True))
-        np.testing.assert_array_equal(unroll.states, np.stack([tape.states[number] for number in numbers]))
+        states = [tape.states[number] for number in (*numbers, numbers[-1] + 1)]
+        np.testing.assert_array_equal(unroll.states, np.stack(states))
         np.testing.assert_array_equal(unroll.actions, actions)
         np.testing.assert_array_equal(unroll.mus, mus)
         np.testing.assert_array_equal(unroll.values, values)
@@ -280,14 +291,16 @@ def test_every_transition_is_in_the_batches_once(unroll_steps, gae_lambda):
 
 
 def make_pool(batch_size, pool_states, reuse=1, gamma=0.99, gae_lambda=1.0, normalize=False, seed=0):
-    return BatchPool(batch_size, pool_states, reuse, gamma, gae_lambda, normalize, np.random.default_rng(seed))
+    items = Transitions(gamma, gae_lambda, normalize)
+    return BatchPool(items, batch_size, pool_states, reuse, np.random.default_rng(seed))
 
 
 def numbered_unroll(first: int, steps: int, envs: int, ends=RUNNING) -> Unroll:
     """Transitions whose columns all tell their number: first, first + 1, ..."""
-    numbers = first + np.arange(steps * envs).reshape(steps, envs)
-    states = np.zeros((steps, envs, *STATE_SHAPE), np.uint8)
+    numbers = first + np.arange((steps + 1) * envs).reshape(steps + 1, envs)
+    states = np.zeros((steps + 1, envs, *STATE_SHAPE), np.uint8)
     states[:] = (numbers % 251)[..., None, None, None]
+    numbers = numbers[:-1]
     return Unroll(
         states=states,
         actions=numbers.astype(np.int32),
@@ -394,6 +407,60 @@ def test_batches_in_the_queue_are_never_overwritten(pool_states, reuse, batches)
     for batch, copy in zip(queue, copies, strict=True):
         for column, kept in zip(batch, copy, strict=True):
             np.testing.assert_array_equal(column, kept)
+
+
+# Whole unrolls
+
+
+def unroll_pool(steps, batch_size, pool_states, reuse=1) -> BatchPool:
+    return BatchPool(WholeUnrolls(steps), batch_size, pool_states, reuse, np.random.default_rng(0))
+
+
+def assert_whole_unrolls(batch: UnrollBatch, steps: int, envs: int) -> None:
+    np.testing.assert_array_equal(batch.actions, batch.actions[:, :1] + envs * np.arange(steps))
+    states = batch.actions[:, :1] + envs * np.arange(steps + 1)
+    for pixel in (batch.states[:, :, 0, 0, 0], batch.states[:, :, -1, -1, -1]):
+        np.testing.assert_array_equal(pixel, states % 251)
+    np.testing.assert_array_equal(batch.versions, batch.actions)
+    np.testing.assert_array_equal(batch.rewards, batch.actions)
+    np.testing.assert_array_equal(batch.mus, (1 / (1 + batch.actions)).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("steps", "envs", "batch_size", "pool_states", "reuse"),
+    [(3, 2, 6, 6, 1), (3, 4, 6, 6, 2), (1, 3, 2, 2, 1), (3, 2, 6, 18, 2), (2, 3, 2, 12, 1), (4, 5, 8, 8, 1)],
+)
+def test_whole_unrolls_stay_whole(steps, envs, batch_size, pool_states, reuse):
+    pool = unroll_pool(steps, batch_size, pool_states, reuse)
+    unrolls = 6
+    made = [numbered_unroll(i * steps * envs, steps, envs) for i in range(unrolls)]
+    batches = []
+    for unroll in made:
+        ends = np.random.default_rng(len(batches)).integers(0, 3, unroll.ends.shape)
+        unroll.ends[:] = ends
+        batches += pool.add(unroll)
+        for array in unroll:  # the builder goes on, in the same arrays
+            array[:] = 99
+    filled = unrolls * steps * envs // pool_states
+    assert len(batches) == filled * reuse * (pool_states // batch_size)
+    for batch in batches:
+        assert batch.states.shape == (batch_size // steps, steps + 1, *STATE_SHAPE)
+        assert batch.states.ctypes.data % 64 == 0
+        assert [column.dtype for column in batch] == ["u1", "i4", "f4", "u1", "f4", "i8"]
+        assert_whole_unrolls(batch, steps, envs)
+    games = [batch.actions[:, 0] for batch in batches]
+    starts = np.array([i * steps * envs + env for i in range(unrolls) for env in range(envs)])
+    expected = starts[: filled * pool_states // steps]
+    np.testing.assert_array_equal(np.sort(np.concatenate(games)), np.sort(np.repeat(expected, reuse)))
+    if pool_states == batch_size:
+        np.testing.assert_array_equal(np.concatenate(games[::reuse]), expected)  # in the order of arrival
+
+
+def test_whole_unrolls_keep_their_ends():
+    unroll = numbered_unroll(0, 3, 2)
+    unroll.ends[:] = [[R, T], [C, R], [T, C]]
+    (batch,) = unroll_pool(3, 6, 6).add(unroll)
+    assert batch.ends.tolist() == [[R, C, T], [T, R, C]]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.int64])
