@@ -8,7 +8,7 @@ import signal
 import time
 from pathlib import Path
 
-from actor import sample_actions
+from bench.learning import sampled
 from common import evaluate
 from model_file import load_policy, read_model
 
@@ -63,16 +63,8 @@ def test_three_minutes_of_training_beat_the_untrained_policy(tmp_path):
     def untrained(states):  # before its first update the network's policy is uniform
         return np.full((len(states), model.num_actions), 1 / model.num_actions, np.float32), np.zeros(len(states))
 
-    def sampled(policy):
-        def act(states):
-            probabilities, values = policy(states)
-            actions, _ = sample_actions(probabilities, rng.random(len(states)))
-            return np.eye(model.num_actions)[actions], values
-
-        return act
-
     scores = {
-        name: np.array(evaluate(sampled(policy), PLAYER_ARGS, EPISODES, processes=4, seed=1).scores)
+        name: np.array(evaluate(sampled(policy, rng), PLAYER_ARGS, EPISODES, processes=4, seed=1).scores)
         for name, policy in {"trained": load_policy(model, 2), "untrained": untrained}.items()
     }
     p = permutation_p(scores["trained"], scores["untrained"], rng)
