@@ -198,7 +198,7 @@ def test_the_original_command_and_network_run(tmp_path):
 def test_vtrace_and_the_lag_limit_run(tmp_path):
     out = run(
         *SHORT, "--steps-per-epoch", "8", "--eval-every", "0", "--max-epoch", "2", "--batch-size", "64",
-        "--correction", "vtrace", "--max-policy-lag", "3", "--output", str(tmp_path / "run"),
+        "--correction", "vtrace", "--sample-reuse", "3", "--max-policy-lag", "3", "--output", str(tmp_path / "run"),
     )  # fmt: skip
     assert "vtrace" in out
     first, second = stats(tmp_path / "run")
