@@ -53,6 +53,15 @@ def main() -> None:
         fail(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if not interrupted(error):
+            raise
+        sys.exit(130)
+
+
+def interrupted(error: BaseException | None) -> bool:
+    """Tell whether an error came of Ctrl-C, which can strike amid a library's work: its clean-up may then fail."""
+    return error is not None and (isinstance(error, KeyboardInterrupt) or interrupted(error.__context__))
 
 
 @contextlib.contextmanager
