@@ -21,7 +21,7 @@ from pathlib import Path
 from atari_wrapper import get_protocol
 from bench import harness
 from bench.simulators import step_seconds
-from config import Config, usable_cores
+from config import Config, parse_args, usable_cores
 from unroll import Batch, empty_batch
 
 import numpy as np
@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement of a part")
     parser.add_argument("--epoch-updates", type=int, help="updates per epoch of the subject")
     args, flags = parser.parse_known_args()  # what is left goes to the command line as it is
-    config = Config(env=args.env, network=args.network).resolve(usable_cores(), 0)
+    config = parse_args(["--env", args.env, "--network", args.network, *flags]).resolve(usable_cores(), 0)
     epoch_updates = args.epoch_updates or _EPOCH_UPDATES[args.network]
     results = harness.rounds(
         args.rounds,

@@ -50,8 +50,8 @@ def train(output: Path) -> None:
         if time.monotonic() > deadline and "Model saved" in line:
             break
     training.process.send_signal(signal.SIGINT)
-    training.finish(30)
-    assert training.process.returncode == 130
+    out = training.finish(30)
+    assert training.process.returncode == 130, out
     assert training.wait_all_gone(3)
 
 
