@@ -2,7 +2,8 @@
 
 Threads, and what each owns:
 
-    master      the PULL socket, the unroll builders, the pool, the episode scores; blocks when the queue is full
+    master      the PULL socket, the unroll builders, the pool being filled, the episode scores; blocks when the queue
+                is full
     predictors  P per inference device; each its random generator, and a builder's newest step while it is theirs
     sender      the ROUTER socket
 
@@ -22,7 +23,7 @@ from atari_wrapper import STATE_SHAPE
 from config import Config
 from model import make_policy
 from simulator import RUNNING, SimulatorMaster, StepBlock
-from unroll import Batch, BatchPool, Transitions, UnrollBatch, UnrollBuilder, WholeUnrolls, aligned_empty
+from unroll import Batch, BatchPool, MakeBatch, Transitions, UnrollBatch, UnrollBuilder, WholeUnrolls, aligned_empty
 
 import numpy as np
 from tensorpack import Callback, DataFlow, tfv1
@@ -62,6 +63,32 @@ def sample_actions(policy: np.ndarray, uniform: np.ndarray) -> tuple[np.ndarray,
     return actions, np.take_along_axis(policy, actions[:, None], axis=1)[:, 0]
 
 
+class _BatchQueue:
+    """What makes the learner's next batches, in order. A pool's come together, once fewer than ``size`` are left."""
+
+    def __init__(self, size: int):
+        self._size = size
+        self._waiting: deque[MakeBatch] = deque()
+        self._changed = threading.Condition()
+
+    def put(self, batches: list[MakeBatch], timeout_s: float) -> bool:
+        """Add them all, unless there is no room within the time; tell whether they were added."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: len(self._waiting) < self._size, timeout_s):
+                return False
+            self._waiting.extend(batches)
+            self._changed.notify_all()
+            return True
+
+    def get(self, timeout_s: float) -> MakeBatch | None:
+        """Take the next one; None if there is none within the time."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._waiting, timeout_s):
+                return None
+            self._changed.notify_all()
+            return self._waiting.popleft()
+
+
 class ActorMaster(Callback):
     """Acts with the newest policy, collects unrolls, and feeds the trainer through ``dataflow()``.
 
@@ -96,7 +123,7 @@ class ActorMaster(Callback):
         self._pool = BatchPool(items, config.batch_size, config.pool_states, config.sample_reuse, self._rngs.pop())
         self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[_Actions] = queue.SimpleQueue()
-        self._batches: queue.Queue[Batch | UnrollBatch] = queue.Queue(config.queue_size)
+        self._batches = _BatchQueue(config.queue_size)
         self._threads: list[threading.Thread] = []
         self._stop = threading.Event()
         self._failure: BaseException | None = None
@@ -126,19 +153,19 @@ class ActorMaster(Callback):
             StopTraining: training stops.
             RuntimeError: a thread of the actor failed.
         """
-        start = time.perf_counter()
         while True:
             self.raise_failure()
             if self._stop.is_set():
                 raise StopTraining("the actor has stopped")
-            try:
-                batch = self._batches.get(timeout=_POLL_S)
-            except queue.Empty:
+            start = time.perf_counter()
+            make_batch = self._batches.get(_POLL_S)
+            self.learner_wait_s += time.perf_counter() - start
+            if make_batch is None:
                 continue
+            batch = make_batch()
             if self._config.max_policy_lag is not None:
                 batch = self._drop_old(batch, self._config.max_policy_lag)
             if len(batch.states):
-                self.learner_wait_s += time.perf_counter() - start
                 return batch
 
     def _drop_old(self, batch: Batch | UnrollBatch, max_lag: int) -> Batch | UnrollBatch:
@@ -257,7 +284,7 @@ class ActorMaster(Callback):
 
     def _on_step(self, block: StepBlock) -> None:
         self.emulator_frames += block.emulator_frames
-        unroll, drained = None, False
+        unroll, handed_out = None, False
         if block.sequence == 0:
             states = self._begin_life(block)
         else:
@@ -265,16 +292,16 @@ class ActorMaster(Callback):
             builder = self._builders[block.index]
             unroll = builder.record(block.rewards, block.ends)
             if unroll is not None:
-                for batch in self._pool.add(unroll):
-                    self._put(batch)
-                    drained = True
+                for batches in self._pool.add(unroll):
+                    self._put(batches)
+                    handed_out = True
             states = builder.push(block.frames)
         request = _Request(block.index, block.life, self._builders[block.index], states)
         if unroll is None or not self._in_generations:
             self._requests.put(request)
             return
         self._held.append(request)
-        if drained or len(self._held) == len(self._builders):
+        if handed_out or len(self._held) == len(self._builders):
             for held in self._held:
                 self._requests.put(held)
             self._held.clear()
@@ -296,14 +323,10 @@ class ActorMaster(Callback):
             self.episodes += 1
             scores[env] = 0
 
-    def _put(self, batch: Batch) -> None:
+    def _put(self, batches: list[MakeBatch]) -> None:
         start = time.perf_counter()
-        while not self._stop.is_set():
-            try:
-                self._batches.put(batch, timeout=_POLL_S)
-                break
-            except queue.Full:
-                continue
+        while not (self._stop.is_set() or self._batches.put(batches, _POLL_S)):
+            pass
         self.queue_wait_s += time.perf_counter() - start
 
     def _run_predictor(self, policy, rng: np.random.Generator, slot: int) -> None:

@@ -6,7 +6,8 @@ predicted when its action was chosen, is the bootstrap of steps 0 to T - 1; step
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from atari_wrapper import STATE_SHAPE, stack_frames
@@ -79,6 +80,9 @@ class UnrollBatch(NamedTuple):
     ends: np.ndarray
     mus: np.ndarray
     versions: np.ndarray
+
+
+MakeBatch = Callable[[], Batch | UnrollBatch]
 
 
 def aligned_empty(shape: tuple[int, ...], dtype) -> np.ndarray:
@@ -245,6 +249,8 @@ class BatchPool:
 
     A pool of the size of a batch gives them out in the order of arrival. A larger one gives out, each time it is
     full, all its items ``sample_reuse`` times over, each time in a new random order.
+
+    The master's thread fills it; the learner's makes the batches, while the next pool is being filled.
     """
 
     def __init__(
@@ -264,37 +270,47 @@ class BatchPool:
         """
         self._items = items
         self._batch_items = batch_size // items.steps
+        self._pool_items = pool_states // items.steps
         self._sample_reuse = sample_reuse
         self._rng = rng
         self._size = 0
-        self._pool = items.empty(pool_states // items.steps)
+        self._pool = items.empty(self._pool_items)
+        self._spare: list[Batch | UnrollBatch] = []  # pools that were given out
 
-    def add(self, unroll: Unroll) -> Iterator[Batch | UnrollBatch]:
-        """Take in an unroll; yield the batches that are complete. Exhaust it before the builder goes on."""
+    def add(self, unroll: Unroll) -> Iterator[list[MakeBatch]]:
+        """Take in an unroll; yield what makes the batches of each pool that is full, each to be called once, in order.
+
+        Exhaust it before the builder goes on.
+        """
         columns = self._items.cut(unroll)
         done, total = 0, len(columns.states)
         while done < total:
-            take = min(total - done, len(self._pool.states) - self._size)
+            take = min(total - done, self._pool_items - self._size)
             for pool, column in zip(self._pool, columns, strict=True):
                 pool[self._size : self._size + take] = column[done : done + take]
             done, self._size = done + take, self._size + take
-            if self._size == len(self._pool.states):
-                yield from self._drain()
+            if self._size == self._pool_items:
+                yield self._hand_out()
 
-    def _drain(self) -> Iterator[Batch | UnrollBatch]:
+    def _hand_out(self) -> list[MakeBatch]:
         pool, self._size = self._pool, 0
         self._items.complete(pool)
-        if len(pool.states) == self._batch_items:
+        if self._pool_items == self._batch_items:
             self._pool = self._items.empty(self._batch_items)  # the learner's, from here on, is the one that is full
-            yield from [pool] * self._sample_reuse
-            return
-        for _ in range(self._sample_reuse):
-            order = self._rng.permutation(len(pool.states))
-            for start in range(0, len(pool.states), self._batch_items):
-                batch = self._items.empty(self._batch_items)
-                for column, target in zip(pool, batch, strict=True):
-                    np.take(column, order[start : start + self._batch_items], axis=0, out=target, mode="clip")
-                yield batch
+            return [lambda: pool] * self._sample_reuse
+        self._pool = self._spare.pop() if self._spare else self._items.empty(self._pool_items)
+        orders = [self._rng.permutation(self._pool_items) for _ in range(self._sample_reuse)]
+        starts = range(0, self._pool_items, self._batch_items)
+        parts = [order[start : start + self._batch_items] for order in orders for start in starts]
+        return [partial(self._draw, pool, part, part is parts[-1]) for part in parts]
+
+    def _draw(self, pool: Batch | UnrollBatch, part: np.ndarray, is_last: bool) -> Batch | UnrollBatch:
+        batch = self._items.empty(len(part))
+        for column, target in zip(pool, batch, strict=True):
+            np.take(column, part, axis=0, out=target, mode="clip")
+        if is_last:
+            self._spare.append(pool)
+        return batch
 
 
 def empty_batch(size: int) -> Batch:

@@ -206,6 +206,10 @@ def queued_batch(versions) -> Batch:
     return batch
 
 
+def enqueue(actor, *batches) -> None:
+    assert actor._batches.put([lambda batch=batch: batch for batch in batches], timeout_s=0)
+
+
 def queued_unrolls(versions) -> UnrollBatch:
     batch = WholeUnrolls(np.shape(versions)[1]).empty(len(versions))
     batch.versions[:] = versions
@@ -226,7 +230,7 @@ def queued_unrolls(versions) -> UnrollBatch:
 def test_transitions_older_than_the_limit_are_dropped_and_counted(max_lag, versions, kept, dropped):
     actor = make_actor((1,), max_policy_lag=max_lag)
     actor.updates = 20
-    actor._batches.put(queued_batch(versions))
+    enqueue(actor, queued_batch(versions))
     batch = actor.take_batch()
     assert batch.actions.tolist() == kept
     assert batch.states[:, 5, 5, 5].tolist() == kept
@@ -236,8 +240,8 @@ def test_transitions_older_than_the_limit_are_dropped_and_counted(max_lag, versi
 def test_a_batch_that_is_mostly_too_old_is_dropped_whole():
     actor = make_actor((1,), max_policy_lag=3, queue_size=2)
     actor.updates = 20
-    actor._batches.put(queued_batch([16, 16, 16, 20]))
-    actor._batches.put(queued_batch([17, 18, 19, 20]))
+    enqueue(actor, queued_batch([16, 16, 16, 20]))
+    enqueue(actor, queued_batch([17, 18, 19, 20]))
     assert actor.take_batch().versions.tolist() == [17, 18, 19, 20]
     assert actor.dropped_transitions == 4
 
@@ -245,7 +249,7 @@ def test_a_batch_that_is_mostly_too_old_is_dropped_whole():
 def test_an_unroll_with_a_step_that_is_too_old_is_dropped():
     actor = make_actor((1,), max_policy_lag=3)
     actor.updates = 20
-    actor._batches.put(queued_unrolls([[16, 20, 20], [17, 18, 19], [20, 20, 20]]))
+    enqueue(actor, queued_unrolls([[16, 20, 20], [17, 18, 19], [20, 20, 20]]))
     batch = actor.take_batch()
     assert batch.actions.tolist() == [[1, 1, 1], [2, 2, 2]]
     assert len(batch.states) == 2
@@ -256,7 +260,7 @@ def test_the_learner_gets_unrolls_flat():
     actor = make_actor((1,))
     unrolls = queued_unrolls([[1, 2, 3], [4, 5, 6]])
     unrolls.states[:] = np.arange(8).reshape(2, 4)[..., None, None, None]
-    actor._batches.put(unrolls)
+    enqueue(actor, unrolls)
     states, actions, *_, versions = next(iter(actor.dataflow()))
     assert states[:, 0, 0, 0].tolist() == list(range(8))
     assert actions.tolist() == [0, 0, 0, 1, 1, 1]

@@ -256,7 +256,7 @@ def test_every_transition_is_in_the_batches_once(unroll_steps, gae_lambda):
             tape.rewards.append(None)
             tape.start()
         unroll = tape.step(tape.rng.choice([R, T, C], 3, p=[0.8, 0.1, 0.1]))
-        batches += list(pool.add(unroll)) if unroll else []
+        batches += take(pool, unroll) if unroll else []
 
     expected = []  # (action, state, version, mu, return, advantage), in the order of arrival
     for start, stop in zip(starts, [*starts[1:], tape.decisions], strict=True):
@@ -313,9 +313,14 @@ def numbered_unroll(first: int, steps: int, envs: int, ends=RUNNING) -> Unroll:
     )
 
 
+def take(pool: BatchPool, unroll: Unroll) -> list[Batch]:
+    """The batches that are complete with an unroll, made at once."""
+    return [make_batch() for batches in pool.add(unroll) for make_batch in batches]
+
+
 def fill(pool: BatchPool, unrolls: int, steps=3, envs=2) -> list[Batch]:
     made = (numbered_unroll(i * steps * envs, steps, envs, TERMINATED) for i in range(unrolls))
-    return [batch for unroll in made for batch in pool.add(unroll)]
+    return [batch for unroll in made for batch in take(pool, unroll)]
 
 
 def assert_rows_belong_together(batch: Batch) -> None:
@@ -381,14 +386,14 @@ def test_advantages_are_normalised_over_the_pool(pool_states):
 
 def test_equal_advantages_normalise_to_zero():
     unroll = numbered_unroll(0, 3, 2, TERMINATED)._replace(rewards=np.ones((3, 2), np.float32))
-    (batch,) = make_pool(6, 6, normalize=True).add(unroll)
+    (batch,) = take(make_pool(6, 6, normalize=True), unroll)
     assert batch.advantages.tolist() == [0] * 6
 
 
 def test_all_truncated_adds_nothing():
     pool = make_pool(2, 2)
-    assert list(pool.add(numbered_unroll(0, 3, 2, TRUNCATED))) == []
-    (batch, *_) = pool.add(numbered_unroll(6, 3, 2))
+    assert take(pool, numbered_unroll(0, 3, 2, TRUNCATED)) == []
+    (batch, *_) = take(pool, numbered_unroll(6, 3, 2))
     assert batch.actions.tolist() == [6, 7]
 
 
@@ -398,7 +403,7 @@ def test_batches_in_the_queue_are_never_overwritten(pool_states, reuse, batches)
     queue, copies = [], []
     for i in range(12):
         unroll = numbered_unroll(i * 6, 3, 2)
-        for batch in pool.add(unroll):
+        for batch in take(pool, unroll):
             queue.append(batch)
             copies.append([column.copy() for column in batch])
         for array in unroll:  # the builder goes on, in the same arrays
@@ -438,7 +443,7 @@ def test_whole_unrolls_stay_whole(steps, envs, batch_size, pool_states, reuse):
     for unroll in made:
         ends = np.random.default_rng(len(batches)).integers(0, 3, unroll.ends.shape)
         unroll.ends[:] = ends
-        batches += pool.add(unroll)
+        batches += take(pool, unroll)
         for array in unroll:  # the builder goes on, in the same arrays
             array[:] = 99
     filled = unrolls * steps * envs // pool_states
@@ -459,7 +464,7 @@ def test_whole_unrolls_stay_whole(steps, envs, batch_size, pool_states, reuse):
 def test_whole_unrolls_keep_their_ends():
     unroll = numbered_unroll(0, 3, 2)
     unroll.ends[:] = [[R, T], [C, R], [T, C]]
-    (batch,) = unroll_pool(3, 6, 6).add(unroll)
+    (batch,) = take(unroll_pool(3, 6, 6), unroll)
     assert batch.ends.tolist() == [[R, C, T], [T, R, C]]
 
 
