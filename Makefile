@@ -36,8 +36,8 @@ lint: .venv/installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-bench-peers: .venv-bench/installed
-	@.venv-bench/bin/python -m bench.peers $(ARGS)
+bench-peers bench-learning-peers: bench-%: .venv-bench/installed
+	@.venv-bench/bin/python -m bench.$(subst -,_,$*) $(ARGS)
 
 bench-%: .venv/installed
 	@$(BIN)/python -m bench.$* $(ARGS)

@@ -31,7 +31,7 @@ import numpy as np
 
 _SCRIPT = Path(__file__).resolve().parents[1] / "train-atari.py"
 _RUNS = Path("train_log/learning")
-_RESULTS = Path("results")
+RESULTS = Path("results")
 _POLL_S = 1.0
 _CURVE = ("steps", "emulator_frames", "train_minutes", "states_per_s", "policy_lag_mean", "entropy", "value_loss",
           "online_score", "mean_score", "stderr_score")  # fmt: skip
@@ -145,7 +145,7 @@ def final_scores(experiment: Experiment, output: Path, seed: int) -> dict:
 
 def run(name: str, experiment: Experiment) -> Path:
     """Train and evaluate what is not in ``results/<name>.json`` yet; the file is written after each run."""
-    path = _RESULTS / f"{name}.json"
+    path = RESULTS / f"{name}.json"
     record = json.loads(path.read_text()) if path.exists() else {"env": experiment.env, "settings": {}}
     for seed in experiment.seeds:
         for setting, flags in experiment.settings.items():
@@ -157,10 +157,17 @@ def run(name: str, experiment: Experiment) -> Path:
             train(experiment.env, flags, seed, experiment.minutes, output)
             harness.progress(f"{name}: {setting}, seed {seed}: {experiment.episodes} episodes")
             runs[str(seed)] = {"final": final_scores(experiment, output, seed), "curve": curve(output)}
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(json.dumps(record, indent=1) + "\n")
+            save(record, path)
     harness.progress("")
     return path
+
+
+def save(record: dict, path: Path) -> None:
+    """Write an experiment's results, whole or not at all."""
+    path.parent.mkdir(exist_ok=True)
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(record, indent=1) + "\n")
+    unfinished.replace(path)
 
 
 def rows(record: dict) -> list[dict]:
@@ -197,6 +204,8 @@ def draw(record: dict, path: Path) -> None:
         curves = [
             [point for point in run["curve"] if "online_score" in point] for run in found["runs"].values()
         ]  # fmt: skip
+        if not all(curves):
+            continue  # no episode has ended
         for axis, name in zip(axes, axes_of, strict=True):
             unit = 1 if name == "train_minutes" else 1e6
             xs = [np.array([point[name] for point in points]) / unit for points in curves]
@@ -227,7 +236,7 @@ def main() -> None:
     experiment = dataclasses.replace(
         EXPERIMENTS[args.experiment], **{name: value for name, value in given.items() if value}
     )
-    path = _RESULTS / f"{args.experiment}.json"
+    path = RESULTS / f"{args.experiment}.json"
     if not args.draw:
         run(args.experiment, experiment)
     record = json.loads(path.read_text())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +107,25 @@ def test_a_peer_that_was_not_measured_has_no_ratio():
     assert [row["setting"] for row in table] == ["4 games", "8 games", "not installed"]
     assert [row["suite / peer"] for row in table] == ["-", 0.75, "-"]
     assert [row["states/s"] for row in table] == [3.0, 4.0, "-"]
+
+
+def test_peers_of_the_learning(tmp_path):
+    short = ("a2c", "ppo", "--minutes", 0.2, "--episodes", 1)
+    command = [sys.executable, "-m", "bench.learning_peers", *map(str, short)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    if importlib.util.find_spec("stable_baselines3") is None:
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith("Stable-Baselines3 is not installed here: type make")
+        return
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "results" / "pong.json").read_text())
+    assert set(record["settings"]) == {"Stable-Baselines3 A2C", "Stable-Baselines3 PPO"}
+    for setting in record["settings"].values():
+        run = setting["runs"]["0"]
+        assert -21 <= run["final"]["mean"] == run["final"]["scores"][0] <= 21
+        assert 0.2 <= run["curve"][-1]["train_minutes"] < 0.5
+        assert 2 * run["curve"][-1]["steps"] < run["curve"][-1]["emulator_frames"] < 4.5 * run["curve"][-1]["steps"]
 
 
 @pytest.mark.parametrize("text", ["8", "8/0", "4/8", "a/b"])
