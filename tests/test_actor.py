@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
-from actor import ActorMaster, sample_actions
+from actor import ActorMaster, _BatchQueue, sample_actions
 from atari_wrapper import FRAME_SHAPE
 from config import Config
 from learner import Devices
@@ -160,6 +161,41 @@ def test_with_a_pool_simulators_wait_for_each_other(envs_per_simulator, pool_sta
             decide(request, action=0)
             released.append(request.index)
         assert released == expected, (index, sequence)
+
+
+def test_simulators_play_on_while_the_learner_takes_a_pools_batches_but_no_further():
+    actor = make_actor((1,), pool_states=4, batch_size=2, queue_size=1)
+    for sequence in range(8):  # the first pool is full with step 5, the second with step 9
+        actor._on_step(step_block(0, life=1, sequence=sequence))
+        decide(actor._requests.get_nowait(), action=sequence)
+    actor._on_step(step_block(0, life=1, sequence=8))
+    decide(actor._requests.get_nowait(), action=8)
+    on_step = threading.Thread(target=actor._on_step, args=(step_block(0, life=1, sequence=9),), daemon=True)
+    on_step.start()
+    on_step.join(0.1)
+    assert on_step.is_alive()
+    assert actor._requests.empty()
+    first = actor.take_batch()
+    on_step.join(0.1)
+    assert on_step.is_alive()  # a batch of the first pool is left
+    second = actor.take_batch()
+    on_step.join(5)
+    assert not on_step.is_alive()
+    assert actor._requests.qsize() == 1
+    assert sorted([*first.actions, *second.actions]) == [0, 1, 2, 3]
+    assert sorted([*actor.take_batch().actions, *actor.take_batch().actions]) == [4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("size", "puts", "fit"), [(1, [1, 1], 1), (1, [8, 1], 1), (2, [1, 1, 1], 2), (2, [1, 8, 1], 2)]
+)
+def test_what_comes_together_is_queued_together_if_there_is_room_for_one(size, puts, fit):
+    batches = _BatchQueue(size)
+    taken = [batches.put([(number, i) for i in range(count)], timeout_s=0) for number, count in enumerate(puts)]
+    assert taken == [True] * fit + [False] * (len(puts) - fit)
+    for number, count in enumerate(puts[:fit]):
+        assert [batches.get(timeout_s=0) for _ in range(count)] == [(number, i) for i in range(count)]
+    assert batches.get(timeout_s=0) is None
 
 
 def test_a_simulator_that_died_while_it_waited_acts_again():
