@@ -126,7 +126,7 @@ class Config:
     steps_per_epoch: int | None = _flag(None, "schedule", "trainer steps in an epoch, each one update per training GPU "
                                         "(default: 6000 on a GPU, 768 on the CPU)", low=1)
     max_epoch: int = _flag(1000, "schedule", "epochs to train", low=1)
-    eval_every: int | None = _flag(None, "schedule", "epochs between evaluations, 0 for none (default: 3 on a GPU, 10 "
+    eval_every: int | None = _flag(None, "schedule", "epochs between evaluations, 0 for none (default: 3 on a GPU, 20 "
                                    "on the CPU)", low=0)
     eval_episode: int | None = _flag(None, "schedule", "episodes of an evaluation during training (default: 50 on a "
                                      "GPU, 20 on the CPU)", low=1)
@@ -153,7 +153,7 @@ class Config:
             num_envs=max(self.num_envs or (16 * cores if self.simulator_proc is None else 1), processes),
             predictor_thread_per_gpu=4 if on_gpu else 1,
             steps_per_epoch=6000 if on_gpu else 768,
-            eval_every=3 if on_gpu else 10,
+            eval_every=3 if on_gpu else 20,
             eval_episode=50 if on_gpu else 20,
         )
         chosen.setdefault("pool_states", self.batch_size or chosen["batch_size"])
@@ -241,13 +241,13 @@ _LEARNING_DEFAULTS = {
         "gradient_clip_norm": 0.1,
     },
     "small": {
-        "batch_size": 256,
+        "batch_size": 128,
         "local_time_max": 64,
-        "gae_lambda": 0.95,
+        "gae_lambda": 0.98,
         "correction": "clipped-surrogate",
         "pool_states": 2048,
         "sample_reuse": 1,
-        "learning_rate": Schedule(5e-4),
+        "learning_rate": Schedule(1e-3, ((16_000, 5e-4), (40_000, 2.5e-4), (64_000, 1e-4))),
         "entropy_beta": Schedule(0.01),
         "value_weight": 0.5,
         "adam_epsilon": 1e-5,

@@ -288,7 +288,7 @@ def test_games_of_simulators(line, cores, games):
     ("line", "named"),
     [
         ("--simulator-proc 4 --num-envs 3", ["--num-envs 3", "--simulator-proc 4"]),
-        ("--pool-states 200", ["--pool-states 200", "--batch-size 256", "try 256"]),
+        ("--pool-states 200", ["--pool-states 200", "--batch-size 128", "try 256"]),
         ("--pool-states 64 --batch-size 128", ["try 128"]),
         ("--network batch-a3c --normalize-advantages", ["--normalize-advantages", "clipped-surrogate"]),
     ],
