@@ -223,11 +223,9 @@ def lags(script: str, output: Path, *flags: str) -> list[float]:
     return lags
 
 
-# The games play one pool ahead: all of it before a slow learner's first update of the pool before, half of it on average
-# if both take as long. So a slow learner's data are half a pool older at most, 2 of its 4 updates.
-@pytest.mark.parametrize(
-    ("flags", "more"), [(POOLED, 2.0), (FIRST_IN_FIRST_OUT, 1.5)], ids=["pool", "in order"]
-)  # fmt: skip
+# The games play one pool ahead: all of it before a slow learner's first update of the pool before, half of it
+# if both take as long. So a slow learner's data are older by half a pool at most, 2 of its 4 updates.
+@pytest.mark.parametrize(("flags", "more"), [(POOLED, 2.0), (FIRST_IN_FIRST_OUT, 1.5)], ids=["pool", "in order"])
 def test_a_learner_ten_times_slower_learns_from_data_as_fresh(flags, more, tmp_path):
     fast = lags("train-atari.py", tmp_path / "fast", *flags)
     slow = lags("tests/slow_learner.py", tmp_path / "slow", *flags)
