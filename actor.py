@@ -64,21 +64,24 @@ def sample_actions(policy: np.ndarray, uniform: np.ndarray) -> tuple[np.ndarray,
 
 
 class _BatchQueue:
-    """What makes the learner's next batches, in order. A pool's come together, once fewer than ``size`` are left."""
+    """What makes the learner's next batches, in order."""
 
     def __init__(self, size: int):
+        """``size``: how many may be left before the master goes on."""
         self._size = size
         self._waiting: deque[MakeBatch] = deque()
         self._changed = threading.Condition()
 
-    def put(self, batches: list[MakeBatch], timeout_s: float) -> bool:
-        """Add them all, unless there is no room within the time; tell whether they were added."""
+    def put(self, batches: list[MakeBatch]) -> None:
+        """Add a pool's batches."""
         with self._changed:
-            if not self._changed.wait_for(lambda: len(self._waiting) < self._size, timeout_s):
-                return False
             self._waiting.extend(batches)
             self._changed.notify_all()
-            return True
+
+    def wait_for_room(self, timeout_s: float) -> bool:
+        """Wait until no more than ``size`` are left; tell whether that came within the time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: len(self._waiting) <= self._size, timeout_s)
 
     def get(self, timeout_s: float) -> MakeBatch | None:
         """Take the next one; None if there is none within the time."""
@@ -325,7 +328,8 @@ class ActorMaster(Callback):
 
     def _put(self, batches: list[MakeBatch]) -> None:
         start = time.perf_counter()
-        while not (self._stop.is_set() or self._batches.put(batches, _POLL_S)):
+        self._batches.put(batches)
+        while not (self._stop.is_set() or self._batches.wait_for_room(_POLL_S)):
             pass
         self.queue_wait_s += time.perf_counter() - start
 

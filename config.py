@@ -86,7 +86,7 @@ class Config:
     simulator_proc: int | None = _flag(None, "simulation", "simulator processes (default: 2 per usable core)",
                                        low=1, high=4096)
     num_envs: int | None = _flag(None, "simulation", "games, spread evenly over the processes, at least one to each "
-                                 "(default: 16 per usable core)", low=1, high=65536)
+                                 "(default: 20 per usable core)", low=1, high=65536)
 
     predict_batch_size: int = _flag(16, "prediction", "states in an inference batch, at most; made of whole blocks of "
                                     "one process's games, at least one", low=1, high=65536)
@@ -126,12 +126,13 @@ class Config:
     steps_per_epoch: int | None = _flag(None, "schedule", "trainer steps in an epoch, each one update per training GPU "
                                         "(default: 6000 on a GPU, 768 on the CPU)", low=1)
     max_epoch: int = _flag(1000, "schedule", "epochs to train", low=1)
-    eval_every: int | None = _flag(None, "schedule", "epochs between evaluations, 0 for none (default: 3 on a GPU, 20 "
+    eval_every: int | None = _flag(None, "schedule", "epochs between evaluations, 0 for none (default: 3 on a GPU, 10 "
                                    "on the CPU)", low=0)
     eval_episode: int | None = _flag(None, "schedule", "episodes of an evaluation during training (default: 50 on a "
                                      "GPU, 20 on the CPU)", low=1)
-    queue_size: int = _flag(1, "schedule", "batches that may wait between actor and learner, per training GPU; with "
-                            "several training GPUs one more is on its way", low=1, high=256)
+    queue_size: int | None = _flag(None, "schedule", "batches that may wait between actor and learner while the games "
+                                   "play on, per training GPU; with several training GPUs one more is on its way",
+                                   low=1, high=256)
     # fmt: on
 
     def resolve(self, cores: int, num_gpus: int) -> Config:
@@ -150,10 +151,10 @@ class Config:
             output=self.default_output(),
             network=network,
             simulator_proc=processes,
-            num_envs=max(self.num_envs or (16 * cores if self.simulator_proc is None else 1), processes),
+            num_envs=max(self.num_envs or (20 * cores if self.simulator_proc is None else 1), processes),
             predictor_thread_per_gpu=4 if on_gpu else 1,
             steps_per_epoch=6000 if on_gpu else 768,
-            eval_every=3 if on_gpu else 20,
+            eval_every=3 if on_gpu else 10,
             eval_episode=50 if on_gpu else 20,
         )
         chosen.setdefault("pool_states", self.batch_size or chosen["batch_size"])
@@ -233,6 +234,7 @@ _LEARNING_DEFAULTS = {
         "gae_lambda": 1.0,
         "correction": "clipped-is",
         "sample_reuse": 1,
+        "queue_size": 1,
         "learning_rate": Schedule(1e-3, ((120_000, 3e-4), (720_000, 1e-4))),
         "entropy_beta": Schedule(0.01, ((480_000, 0.005),)),
         "value_weight": 1.0,
@@ -241,13 +243,14 @@ _LEARNING_DEFAULTS = {
         "gradient_clip_norm": 0.1,
     },
     "small": {
-        "batch_size": 128,
+        "batch_size": 256,
         "local_time_max": 64,
-        "gae_lambda": 0.98,
+        "gae_lambda": 0.95,
         "correction": "clipped-surrogate",
-        "pool_states": 2048,
+        "pool_states": 2560,
         "sample_reuse": 1,
-        "learning_rate": Schedule(1e-3, ((16_000, 5e-4), (40_000, 2.5e-4), (64_000, 1e-4))),
+        "queue_size": 2,
+        "learning_rate": Schedule(5e-4),
         "entropy_beta": Schedule(0.01),
         "value_weight": 0.5,
         "adam_epsilon": 1e-5,

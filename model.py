@@ -22,7 +22,7 @@ from tensorpack.tfutils.summary import add_moving_summary
 
 tfv1.disable_v2_behavior()
 
-_DEVIATIONS = 16.0  # a game's objects are few pixels, many deviations from the mean frame: they become about 1
+_DEVIATIONS = 4.0  # a game's objects are few pixels, many deviations from the mean frame: they become about 4
 
 
 class Conv(NamedTuple):
@@ -49,7 +49,7 @@ class Network:
         hidden: units of the hidden layer ``fc0``.
         prelu: whether the hidden layer's activation is a PReLU with one learned slope (else a ReLU).
         policy_scale, value_scale: variance scaling of the heads' initial weights; 2 in all other layers.
-        normalize_input: whether the game's mean frame is subtracted and the rest divided by 16 deviations;
+        normalize_input: whether the game's mean frame is subtracted and the rest divided by four deviations;
             else pixels / 255.
     """
 

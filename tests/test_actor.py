@@ -163,38 +163,40 @@ def test_with_a_pool_simulators_wait_for_each_other(envs_per_simulator, pool_sta
         assert released == expected, (index, sequence)
 
 
-def test_simulators_play_on_while_the_learner_takes_a_pools_batches_but_no_further():
-    actor = make_actor((1,), pool_states=4, batch_size=2, queue_size=1)
-    for sequence in range(8):  # the first pool is full with step 5, the second with step 9
+@pytest.mark.parametrize("queue_size", [1, 2])
+def test_simulators_wait_until_few_of_a_pools_batches_are_left(queue_size):
+    actor = make_actor((1,), pool_states=8, batch_size=2, queue_size=queue_size)
+    for sequence in range(9):  # the pool is full with step 9
         actor._on_step(step_block(0, life=1, sequence=sequence))
         decide(actor._requests.get_nowait(), action=sequence)
-    actor._on_step(step_block(0, life=1, sequence=8))
-    decide(actor._requests.get_nowait(), action=8)
     on_step = threading.Thread(target=actor._on_step, args=(step_block(0, life=1, sequence=9),), daemon=True)
     on_step.start()
-    on_step.join(0.1)
-    assert on_step.is_alive()
-    assert actor._requests.empty()
-    first = actor.take_batch()
-    on_step.join(0.1)
-    assert on_step.is_alive()  # a batch of the first pool is left
-    second = actor.take_batch()
+    actions = []
+    for _ in range(4 - queue_size):
+        on_step.join(0.1)
+        assert on_step.is_alive()
+        assert actor._requests.empty()
+        actions += actor.take_batch().actions.tolist()
     on_step.join(5)
     assert not on_step.is_alive()
     assert actor._requests.qsize() == 1
-    assert sorted([*first.actions, *second.actions]) == [0, 1, 2, 3]
-    assert sorted([*actor.take_batch().actions, *actor.take_batch().actions]) == [4, 5, 6, 7]
+    for _ in range(queue_size):
+        actions += actor.take_batch().actions.tolist()
+    assert sorted(actions) == list(range(8))
 
 
 @pytest.mark.parametrize(
-    ("size", "puts", "fit"), [(1, [1, 1], 1), (1, [8, 1], 1), (2, [1, 1, 1], 2), (2, [1, 8, 1], 2)]
+    ("size", "puts", "room"),
+    [(1, [1], True), (1, [1, 1], False), (1, [8], False), (2, [1, 1], True), (2, [1, 8], False)],
 )
-def test_what_comes_together_is_queued_together_if_there_is_room_for_one(size, puts, fit):
+def test_there_is_room_while_no_more_than_the_queues_size_wait(size, puts, room):
     batches = _BatchQueue(size)
-    taken = [batches.put([(number, i) for i in range(count)], timeout_s=0) for number, count in enumerate(puts)]
-    assert taken == [True] * fit + [False] * (len(puts) - fit)
-    for number, count in enumerate(puts[:fit]):
+    for number, count in enumerate(puts):
+        batches.put([(number, i) for i in range(count)])
+    assert batches.wait_for_room(timeout_s=0) is room
+    for number, count in enumerate(puts):
         assert [batches.get(timeout_s=0) for _ in range(count)] == [(number, i) for i in range(count)]
+    assert batches.wait_for_room(timeout_s=0)
     assert batches.get(timeout_s=0) is None
 
 
@@ -243,7 +245,7 @@ def queued_batch(versions) -> Batch:
 
 
 def enqueue(actor, *batches) -> None:
-    assert actor._batches.put([lambda batch=batch: batch for batch in batches], timeout_s=0)
+    actor._batches.put([lambda batch=batch: batch for batch in batches])
 
 
 def queued_unrolls(versions) -> UnrollBatch:

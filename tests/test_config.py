@@ -225,7 +225,7 @@ def test_what_is_given_is_kept(network):
         "--pool-states 384 --no-normalize-advantages --learning-rate 0.5 --entropy-beta 0 "
         "--value-weight 0.25 --adam-epsilon 0.5 --gradient-clip global-norm --gradient-clip-norm 9 "
         "--steps-per-epoch 5 --eval-every 2 --eval-episode 3 "
-        "--predictor-thread-per-gpu 2 --simulator-proc 5 --num-envs 11 --output there"
+        "--queue-size 7 --predictor-thread-per-gpu 2 --simulator-proc 5 --num-envs 11 --output there"
     )
     parsed = parse_args([*given_flags.split(), "--network", network])
     assert parsed.resolve(cores=2, num_gpus=1) == parsed
@@ -267,8 +267,8 @@ def test_vtrace_says_which_unrolls_fit(batch, steps, fits):
 @pytest.mark.parametrize(
     ("line", "cores", "games"),
     [
-        ("", 2, (8,) * 4),
-        ("", 1, (8,) * 2),
+        ("", 2, (10,) * 4),
+        ("", 1, (10,) * 2),
         ("--simulator-proc 240", 2, (1,) * 240),
         ("--simulator-proc 3", 8, (1,) * 3),
         ("--simulator-proc 3 --num-envs 7", 2, (3, 2, 2)),
@@ -288,7 +288,7 @@ def test_games_of_simulators(line, cores, games):
     ("line", "named"),
     [
         ("--simulator-proc 4 --num-envs 3", ["--num-envs 3", "--simulator-proc 4"]),
-        ("--pool-states 200", ["--pool-states 200", "--batch-size 128", "try 256"]),
+        ("--pool-states 200", ["--pool-states 200", "--batch-size 256", "try 256"]),
         ("--pool-states 64 --batch-size 128", ["try 128"]),
         ("--network batch-a3c --normalize-advantages", ["--normalize-advantages", "clipped-surrogate"]),
     ],
