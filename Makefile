@@ -1,6 +1,7 @@
 # make train  sets up .venv and trains:  make train ENV=Breakout-v0 GPU=0 ARGS="--num-envs 64"
 # make test   sets up .venv, checks the style and runs the tests
-# make bench-simulators (-transport, -train, -scaling)  measures speed;  make bench-peers  that of others, in .venv-bench
+# make bench-simulators (-transport, -train, -scaling)  measures speed;  make bench-learning  what is learned
+# make bench-peers, make bench-learning-peers  the same of others, in .venv-bench
 
 PYTHON ?= python3
 BIN := .venv/bin

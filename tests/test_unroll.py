@@ -414,6 +414,20 @@ def test_batches_in_the_queue_are_never_overwritten(pool_states, reuse, batches)
             np.testing.assert_array_equal(column, kept)
 
 
+def test_a_pool_is_not_filled_again_before_its_last_batch_was_drawn():
+    pool = make_pool(2, 6, reuse=2)
+    waiting = [batches for i in range(3) for batches in pool.add(numbered_unroll(i * 6, 3, 2))]
+    for number, batches in enumerate(waiting):
+        drawn = [make_batch() for make_batch in batches[:-1]]
+        for later in (100, 200):  # the first fills the pool that is at hand already
+            assert len(list(pool.add(numbered_unroll(later, 3, 2)))) == 1
+        drawn.append(batches[-1]())
+        numbers = np.concatenate([batch.actions for batch in drawn])
+        assert sorted(numbers) == sorted(2 * list(range(6 * number, 6 * number + 6)))
+        for batch in drawn:
+            np.testing.assert_array_equal(batch.states[:, 0, 0, 0], batch.actions)
+
+
 # Whole unrolls
 
 
