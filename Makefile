@@ -2,12 +2,13 @@
 # make test   sets up .venv, checks the style and runs the tests
 # make bench-simulators (-transport, -train, -scaling)  measures speed;  make bench-learning  what is learned
 # make bench-peers, make bench-learning-peers  the same of others, in .venv-bench
+# make faults     kills, stops, starves and fuzzes runs, and tells what was lost
 
 PYTHON ?= python3
 BIN := .venv/bin
 FLAGS := $(if $(ENV),--env $(ENV)) $(if $(GPU),--gpu $(GPU)) $(ARGS)
 
-.PHONY: train test lint clean
+.PHONY: train test lint faults clean
 
 train: .venv/installed
 	@exec $(BIN)/python train-atari.py $(FLAGS)
@@ -36,6 +37,9 @@ lint: .venv/installed-dev
 .venv/installed-dev: .venv/installed requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
+
+faults: .venv/installed
+	@$(BIN)/python -m bench.faults $(ARGS)
 
 bench-peers bench-learning-peers: bench-%: .venv-bench/installed
 	@.venv-bench/bin/python -m bench.$(subst -,_,$*) $(ARGS)

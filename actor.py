@@ -13,16 +13,22 @@ when the learner is behind, simulators then wait and what is in flight stays fre
 
 from __future__ import annotations
 
+import os
 import queue
+import sys
 import threading
 import time
 from collections import deque
 from typing import NamedTuple
 
 from atari_wrapper import STATE_SHAPE
-from config import Config
+from batch_queue import BatchQueue
+from config import Config, RunError
+from messages import RUNNING, StepBlock
 from model import make_policy
-from simulator import RUNNING, SimulatorMaster, StepBlock
+from simulator_master import SimulatorMaster
+from stall import StallError
+from stopping import StopRequest
 from unroll import Batch, BatchPool, MakeBatch, Transitions, UnrollBatch, UnrollBuilder, WholeUnrolls, aligned_empty
 
 import numpy as np
@@ -32,6 +38,7 @@ from tensorpack.train import StopTraining
 _POLL_S = 0.5
 _STOP_TIMEOUT_S = 12.0  # above what the sender may wait for a simulator to connect
 _ONLINE_EPISODES = 100
+PROGRESS = ("steps", "emulator_frames", "simulator_lives")  # kept in checkpoints, under progress/
 
 
 class _Request(NamedTuple):
@@ -63,53 +70,33 @@ def sample_actions(policy: np.ndarray, uniform: np.ndarray) -> tuple[np.ndarray,
     return actions, np.take_along_axis(policy, actions[:, None], axis=1)[:, 0]
 
 
-class _BatchQueue:
-    """What makes the learner's next batches, in order."""
-
-    def __init__(self, size: int):
-        """``size``: how many may be left before the master goes on."""
-        self._size = size
-        self._waiting: deque[MakeBatch] = deque()
-        self._changed = threading.Condition()
-
-    def put(self, batches: list[MakeBatch]) -> None:
-        """Add a pool's batches."""
-        with self._changed:
-            self._waiting.extend(batches)
-            self._changed.notify_all()
-
-    def wait_for_room(self, timeout_s: float) -> bool:
-        """Wait until no more than ``size`` are left; tell whether that came within the time."""
-        with self._changed:
-            return self._changed.wait_for(lambda: len(self._waiting) <= self._size, timeout_s)
-
-    def get(self, timeout_s: float) -> MakeBatch | None:
-        """Take the next one; None if there is none within the time."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._waiting, timeout_s):
-                return None
-            self._changed.notify_all()
-            return self._waiting.popleft()
-
-
 class ActorMaster(Callback):
     """Acts with the newest policy, collects unrolls, and feeds the trainer through ``dataflow()``.
 
     As a callback it lives on the trainer's thread, counts the learner's updates and publishes the counters.
     """
 
-    def __init__(self, config: Config, master: SimulatorMaster, inference_devices: list[int], updates_per_step: int):
+    def __init__(
+        self,
+        config: Config,
+        master: SimulatorMaster,
+        inference_devices: list[int],
+        updates_per_step: int,
+        stop: StopRequest,
+    ):
         """
         Args:
             config: the resolved configuration.
             master: the simulators; the actor's threads own it from ``before_train`` on and close it after training.
             inference_devices: tensorpack's device numbers, -1 for the CPU.
             updates_per_step: learner updates in one step of the trainer: the number of training towers.
+            stop: ends the training between two updates.
         """
         self._config = config
         self._master = master
         self._devices = inference_devices
         self._updates_per_step = updates_per_step
+        self._stop_request = stop
         simulators = len(master.envs_per_simulator)
         self._builders: list[UnrollBuilder | None] = [None] * simulators
         self._scores: list[np.ndarray | None] = [None] * simulators
@@ -126,7 +113,11 @@ class ActorMaster(Callback):
         self._pool = BatchPool(items, config.batch_size, config.pool_states, config.sample_reuse, self._rngs.pop())
         self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[_Actions] = queue.SimpleQueue()
-        self._batches = _BatchQueue(config.queue_size)
+        self._batches = BatchQueue(None if config.deterministic else config.queue_size)
+        self._learning = False  # in the midst of an epoch's updates
+        # The newest batches taken: with several towers it is not known which of them takes which.
+        self.recent_batches: deque[Batch | UnrollBatch] = deque(maxlen=1 if updates_per_step == 1 else
+                                                                updates_per_step + 2)  # fmt: skip
         self._threads: list[threading.Thread] = []
         self._stop = threading.Event()
         self._failure: BaseException | None = None
@@ -145,31 +136,50 @@ class ActorMaster(Callback):
 
     # The learner's side, on the trainer's thread.
 
-    def dataflow(self) -> DataFlow:
-        """The batches, as the model's inputs; iterated by the trainer's thread, or by tensorpack's enqueue thread."""
-        return _BatchFlow(self)
+    def dataflow(self, end: type[BaseException] = StopTraining) -> DataFlow:
+        """The batches, as the model's inputs; iterated by the trainer's thread, or by tensorpack's enqueue thread.
+
+        ``end`` is raised when training stops: what the thread that iterates takes for the end.
+        """
+        return _BatchFlow(self, end)
 
     def take_batch(self) -> Batch | UnrollBatch:
         """Wait for a batch; what is older than ``--max-policy-lag`` is left out of it.
 
         Raises:
             StopTraining: training stops.
+            StallError: there was none for ``--stall-timeout``.
             RuntimeError: a thread of the actor failed.
         """
+        waits = self._actor_waits()
+        since = time.perf_counter()
         while True:
             self.raise_failure()
-            if self._stop.is_set():
-                raise StopTraining("the actor has stopped")
+            if self._stop.is_set() or self._stop_request.signal:
+                raise StopTraining("the run stops")
             start = time.perf_counter()
             make_batch = self._batches.get(_POLL_S)
-            self.learner_wait_s += time.perf_counter() - start
+            now = time.perf_counter()
+            self.learner_wait_s += now - start
             if make_batch is None:
+                if now - since > self._config.stall_timeout:
+                    self._failure = self._stalled(self._blocked_stage(waits, now - since))
                 continue
             batch = make_batch()
             if self._config.max_policy_lag is not None:
                 batch = self._drop_old(batch, self._config.max_policy_lag)
             if len(batch.states):
+                self.recent_batches.append(batch)
                 return batch
+
+    def _blocked_stage(self, waits_before: np.ndarray, seconds: float) -> str:
+        simulators, *predictors = (self._actor_waits() - waits_before) / seconds
+        if min(predictors) < 0.5:  # one of them does not wait for work
+            return "predictors"
+        return "simulators" if simulators > 0.5 else "queue"
+
+    def _stalled(self, stage: str) -> StallError:
+        return StallError(stage, self._config.stall_timeout, self._master.restarts)
 
     def _drop_old(self, batch: Batch | UnrollBatch, max_lag: int) -> Batch | UnrollBatch:
         lags = self.updates - batch.versions
@@ -187,6 +197,8 @@ class ActorMaster(Callback):
 
     def raise_failure(self) -> None:
         """Raise what stopped a thread of the actor, if anything did."""
+        if isinstance(self._failure, RunError):
+            raise self._failure
         if self._failure is not None:
             raise RuntimeError("a thread of the actor failed") from self._failure
 
@@ -195,12 +207,11 @@ class ActorMaster(Callback):
         self._predictors = [self.trainer.get_predictor(["state"], ["policy", "value"], d) for d in self._devices]
         with tfv1.variable_scope("progress"):
             self._progress = [
-                tfv1.get_variable(name, [], tfv1.int64, tfv1.zeros_initializer(), trainable=False)
-                for name in ("steps", "emulator_frames")
+                tfv1.get_variable(name, [], tfv1.int64, tfv1.zeros_initializer(), trainable=False) for name in PROGRESS
             ]
 
     def _before_train(self):
-        self.steps, self.emulator_frames = (int(value) for value in self.trainer.sess.run(self._progress))
+        self.steps, self.emulator_frames, _ = (int(value) for value in self.trainer.sess.run(self._progress))
         self.updates = self.global_step * self._updates_per_step
         targets = [("master", self._run_master, ()), ("sender", self._run_sender, ())]
         rngs = iter(self._rngs)
@@ -215,6 +226,7 @@ class ActorMaster(Callback):
             thread.start()
 
     def _before_epoch(self):
+        self._learning = True
         self._epoch_start = (time.perf_counter(), self.steps, self.emulator_frames, self._waits())
         self._lag_sum, self._lag_count, self._lag_max = 0, 0, 0
 
@@ -229,11 +241,20 @@ class ActorMaster(Callback):
             self._lag_max = max(self._lag_max, int(lags.max()))
         self.updates += self._updates_per_step
 
+    def _trigger_step(self):
+        # With an epoch's last update comes its end, which is not left out.
+        if self._stop_request.signal and self.local_step + 1 < self.trainer.steps_per_epoch:
+            raise StopTraining(f"{self._stop_request.signal.name} asked for it")
+
+    def _actor_waits(self) -> np.ndarray:
+        return np.array([self.simulator_wait_s, *self.predictor_wait_s])
+
     def _waits(self) -> np.ndarray:
         predictors = sum(self.predictor_wait_s) / len(self.predictor_wait_s)
         return np.array([self.simulator_wait_s, self.queue_wait_s, predictors, self.learner_wait_s])
 
     def _after_epoch(self):
+        self._learning = False
         start, steps, frames, waits = self._epoch_start
         seconds = time.perf_counter() - start
         scalars = {
@@ -255,11 +276,17 @@ class ActorMaster(Callback):
         scalars |= dict(zip(names, (self._waits() - waits) / seconds, strict=True))
         for name, value in scalars.items():
             self.trainer.monitors.put_scalar(name, value)
-        for variable, value in zip(self._progress, (self.steps, self.emulator_frames), strict=True):
+        self._keep_progress()
+
+    def _keep_progress(self) -> None:
+        values = (self.steps, self.emulator_frames, self._master.lives)
+        for variable, value in zip(self._progress, values, strict=True):
             variable.load(value, self.trainer.sess)
 
     def _after_train(self):
+        self._learning = False
         self.close()
+        self._keep_progress()
 
     def close(self) -> None:
         """Stop the threads and the simulators. A second call does nothing."""
@@ -329,8 +356,15 @@ class ActorMaster(Callback):
     def _put(self, batches: list[MakeBatch]) -> None:
         start = time.perf_counter()
         self._batches.put(batches)
+        learning_since = start
         while not (self._stop.is_set() or self._batches.wait_for_room(_POLL_S)):
-            pass
+            self._master.replace_dead()
+            now = time.perf_counter()
+            if not self._learning:  # it evaluates or saves
+                learning_since = now
+            elif now - learning_since > self._config.stall_timeout:  # nobody else could tell
+                print(self._stalled("learner"), file=sys.stderr, flush=True)
+                os._exit(1)
         self.queue_wait_s += time.perf_counter() - start
 
     def _run_predictor(self, policy, rng: np.random.Generator, slot: int) -> None:
@@ -374,10 +408,13 @@ class ActorMaster(Callback):
 
 
 class _BatchFlow(DataFlow):
-    def __init__(self, actor: ActorMaster):
-        self._actor = actor
+    def __init__(self, actor: ActorMaster, end: type[BaseException]):
+        self._actor, self._end = actor, end
 
     def __iter__(self):
         while True:
-            states, *columns = self._actor.take_batch()
+            try:
+                states, *columns = self._actor.take_batch()
+            except StopTraining:
+                raise self._end from None
             yield [states.reshape(-1, *STATE_SHAPE), *(column.reshape(-1) for column in columns)]

@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,10 @@ from typing import NamedTuple
 
 from atari_wrapper import FRAME_SHAPE, FRAMES_PER_S, STATE_SHAPE, Protocol, make_player, stack_frames
 from config import UsageError, file_name, spread
+from messages import REST, RUNNING
 from nursery import Nursery
-from simulator import ATARI_PLAYER, REST, RUNNING, SimulatorClosedError, SimulatorMaster
+from simulator import ATARI_PLAYER
+from simulator_master import SimulatorClosedError, SimulatorMaster
 
 import imageio_ffmpeg
 import numpy as np
@@ -28,6 +31,7 @@ RANDOM_ACTION_PROBABILITY = 0.01
 EVALUATION = f"greedy with {RANDOM_ACTION_PROBABILITY:.0%} random actions"
 _GAMES_PER_SIMULATOR = 8
 _STEP_TIMEOUT_S = 120.0
+_POLL_S = 0.5
 _STATISTICS_STEPS = 2000
 _SCORES_FILE = Path(__file__).resolve().parent / "scores.json"
 
@@ -106,6 +110,7 @@ def evaluate(
     player: str = ATARI_PLAYER,
     max_games: int | None = None,
     on_episode: Callable[[float], None] = lambda score: None,
+    check_stop: Callable[[], None] = lambda: None,
 ) -> Scores:
     """Play exactly ``episodes`` whole episodes on simulator processes.
 
@@ -118,6 +123,7 @@ def evaluate(
         player: ``module:function`` that makes one game.
         max_games: games that play at the same time, at most; by default 8 for each process.
         on_episode: told the score of each episode when it ends.
+        check_stop: called between steps; what it raises ends the evaluation.
 
     Raises:
         RuntimeError: no simulator made a step for two minutes.
@@ -129,11 +135,17 @@ def evaluate(
     blocks = [_Block(tuple(next(quotas) for _ in range(envs))) for envs in sizes]
     rng = np.random.default_rng(seed)
     master = SimulatorMaster(Nursery(), sizes, player_args, player, seed)
+    newest = time.monotonic()
     try:
         while any(block.left.any() for block in blocks):
-            step = master.receive(_STEP_TIMEOUT_S)
+            check_stop()
+            step = master.receive(_POLL_S)
+            now = time.monotonic()
             if step is None:
-                raise RuntimeError(f"no simulator made a step for {_STEP_TIMEOUT_S:g} s")
+                if now - newest > _STEP_TIMEOUT_S:
+                    raise RuntimeError(f"no simulator made a step for {_STEP_TIMEOUT_S:g} s")
+                continue
+            newest = now
             block = blocks[step.index]
             states = block.on_step(step)
             for env in np.flatnonzero(step.ends != RUNNING):
@@ -228,8 +240,15 @@ def play_episode(player, policy: Policy, rng: np.random.Generator, seed: int) ->
         reward, over = float(reward), terminated or truncated
 
 
-def play(policy: Policy, env_id: str, episodes: int, seed: int, report: Callable[[str], None] = print) -> None:
-    """Show the agent play in a window, at the game's own speed, until the window is closed.
+def play(
+    policy: Policy,
+    env_id: str,
+    episodes: int,
+    seed: int,
+    report: Callable[[str], None] = print,
+    check_stop: Callable[[], None] = lambda: None,
+) -> None:
+    """Show the agent play in a window, at the game's own speed, until the window is closed or ``check_stop`` raises.
 
     Raises:
         UsageError: there is no display.
@@ -247,15 +266,23 @@ def play(policy: Policy, env_id: str, episodes: int, seed: int, report: Callable
             seed=seed,
             max_games=1,
             on_episode=lambda score: report(f"episode {next(done)}/{episodes}: score {score:.10g}"),
+            check_stop=check_stop,
         )
 
 
 def record(
-    policy: Policy, env_id: str, episodes: int, directory: Path, seed: int, report: Callable[[str], None] = print
+    policy: Policy,
+    env_id: str,
+    episodes: int,
+    directory: Path,
+    seed: int,
+    report: Callable[[str], None] = print,
+    check_stop: Callable[[], None] = lambda: None,
 ) -> list[Path]:
     """Write one H.264 video for each episode, at the game's own size and speed.
 
     The video has the emulator's 60 frames a second; the frame of a step is shown for as long as the step took.
+    ``check_stop`` is called between steps; when it raises, the video of the episode at hand is given up.
 
     Returns:
         The files, named with environment, episode and score.
@@ -280,6 +307,7 @@ def record(
         score = 0.0
         try:
             for step in play_episode(player, policy, rng, seed * 1_000_000 + episode):
+                check_stop()
                 score += step.reward
                 frame = np.ascontiguousarray(player.render())
                 for _ in range(step.emulator_frames):

@@ -30,6 +30,10 @@ class UsageError(Exception):
     """Something a user can put right: told in one line, exit status 2."""
 
 
+class RunError(Exception):
+    """What ended a run, told without our own traceback; exit status 1."""
+
+
 @dataclass(frozen=True)
 class Schedule:
     """A value that is piecewise constant over learner updates: ``0.001,120000:0.0003``.
@@ -88,6 +92,9 @@ class Config:
     num_envs: int | None = _flag(None, "simulation", "games, spread evenly over the processes, at least one to each "
                                  "(default: 20 per usable core)", low=1, high=65536)
 
+    simulator_timeout: float = _flag(60.0, "simulation", "seconds that a simulator may take for a step, or to start: "
+                                     "then it is killed and replaced", low=0.1, high=1e9)
+
     predict_batch_size: int = _flag(16, "prediction", "states in an inference batch, at most; made of whole blocks of "
                                     "one process's games, at least one", low=1, high=65536)
     predictor_thread_per_gpu: int | None = _flag(None, "prediction", "predictor threads per inference device "
@@ -133,6 +140,11 @@ class Config:
     queue_size: int | None = _flag(None, "schedule", "batches that may wait between actor and learner while the games "
                                    "play on, per training GPU; with several training GPUs one more is on its way",
                                    low=1, high=256)
+    max_to_keep: int = _flag(10, "schedule", "checkpoints to keep, the newest ones", low=1, high=100_000)
+    stall_timeout: float = _flag(300.0, "schedule", "seconds without a batch for the learner, evaluations not counted, "
+                                 "after which the run ends and says what is stuck", low=1.0, high=1e9)
+    deterministic: bool = _flag(False, "schedule", "make runs repeatable to the bit: one simulator, which plays while "
+                                "the learner waits and waits while it learns; slow")
     # fmt: on
 
     def resolve(self, cores: int, num_gpus: int) -> Config:
@@ -143,7 +155,14 @@ class Config:
         """
         on_gpu = num_gpus > 0
         network = self.network if self.network != "auto" else ("batch-a3c" if on_gpu else "small")
-        processes = self.simulator_proc or 2 * cores
+        if self.deterministic and (self.simulator_proc or 1, self.predictor_thread_per_gpu or 1, max(1, num_gpus)) != (
+            1, 1, 1
+        ):  # fmt: skip
+            raise UsageError(
+                "--deterministic plays with one simulator and one predictor on one device: leave --simulator-proc and "
+                "--predictor-thread-per-gpu out, and name one --gpu at most"
+            )
+        processes = self.simulator_proc or (1 if self.deterministic else 2 * cores)
         if self.num_envs is not None:
             processes = min(processes, self.num_envs) if self.simulator_proc is None else processes
         chosen = dict(
@@ -152,7 +171,7 @@ class Config:
             network=network,
             simulator_proc=processes,
             num_envs=max(self.num_envs or (20 * cores if self.simulator_proc is None else 1), processes),
-            predictor_thread_per_gpu=4 if on_gpu else 1,
+            predictor_thread_per_gpu=4 if on_gpu and not self.deterministic else 1,
             steps_per_epoch=6000 if on_gpu else 768,
             eval_every=3 if on_gpu else 10,
             eval_episode=50 if on_gpu else 20,
@@ -348,6 +367,11 @@ def parse_args(argv: list[str] | None = None) -> Config:
     return config
 
 
+def first_line(error: object) -> str:
+    """The first line of an error's text."""
+    return str(error).partition("\n")[0]
+
+
 def file_name(env_id: str) -> str:
     """The environment id as part of a file's name: ``ALE/Pong-v5`` -> ``ALE-Pong-v5``."""
     return env_id.replace("/", "-").replace(":", "-")
@@ -356,33 +380,3 @@ def file_name(env_id: str) -> str:
 def spread(total: int, parts: int) -> tuple[int, ...]:
     """Split ``total`` into ``parts`` whole numbers that differ by at most one, the larger ones first."""
     return tuple(total // parts + (i < total % parts) for i in range(parts))
-
-
-def usable_cores() -> int:
-    """Count the cores this process may really use: its affinity, and the quota of its cgroup (v2 or v1)."""
-    cores = len(os.sched_getaffinity(0))
-    try:
-        quota = _cgroup_quota_cores()
-    except (OSError, ValueError):
-        quota = math.inf
-    return max(1, math.ceil(min(cores, quota)))
-
-
-def _cgroup_quota_cores() -> float:
-    root = Path("/sys/fs/cgroup")
-    quotas = [math.inf]
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            group = root / path.lstrip("/")
-            for folder in (group, *group.parents):
-                if (limit := folder / "cpu.max").is_file():
-                    quota, period = limit.read_text().split()
-                    quotas += [int(quota) / int(period)] if quota != "max" else []
-        elif "cpu" in controllers.split(","):
-            folder = root / "cpu" / path.lstrip("/")
-            folder = folder if folder.is_dir() else root / "cpu"
-            quota = int((folder / "cpu.cfs_quota_us").read_text())
-            if quota > 0:
-                quotas.append(quota / int((folder / "cpu.cfs_period_us").read_text()))
-    return min(quotas)

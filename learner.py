@@ -1,40 +1,42 @@
-"""The learner: tensorpack's trainer, its callbacks, and what it keeps on disk.
+"""The learner: tensorpack's trainer and what it is made of.
 
-An output directory holds one run: ``config.json``, tensorpack's checkpoints (``model-<step>``), ``stats.json`` and
-TensorBoard events, ``hyper.txt`` for values changed by hand, and ``<env>.npz``, the newest weights for the other tasks.
+An output directory holds one run: ``config.json``, checkpoints (``model-<step>``), ``stats.json`` and TensorBoard
+events, ``hyper.txt`` for values changed by hand, and for the other tasks ``<env>.npz``, the newest weights, and
+``<env>-best.npz``, those with the best evaluation.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
+import logging
 import math
 import os
-import time
 from pathlib import Path
 
-from actor import ActorMaster
+from actor import PROGRESS, ActorMaster
 from atari_wrapper import Protocol
-from common import EVALUATION, Scores, evaluate, frame_statistics
+from callbacks import Evaluator, FiniteGuard, ModelExporter, StatsWriter, TrainingClock, WholeEpochs
+from checkpoint import Checkpointer, mend_stats, newest_whole, saved_steps
+from common import frame_statistics
 from config import CONFIG_FILE, Config, Schedule, UsageError, file_name
-from model import NETWORKS, FrameStatistics, Model, make_policy, session_config
-from model_file import ModelFile, write_model
+from model import NETWORKS, FrameStatistics, Model, session_config
+from model_file import ModelFile
 from nursery import Nursery
-from simulator import SimulatorMaster
+from simulator_master import SimulatorMaster
+from stopping import StopRequest
 
-import psutil
 import tensorflow as tf
 from tensorpack import (
     AsyncMultiGPUTrainer,
-    Callback,
     FeedInput,
     HumanHyperParamSetter,
-    ModelSaver,
     QueueInput,
     ScheduledHyperParamSetter,
     SimpleTrainer,
     tfv1,
 )
+from tensorpack.callbacks import ScalarPrinter, TFEventWriter
+from tensorpack.dataflow import DataFlowTerminated
 from tensorpack.graph_builder.training import AsyncMultiGPUBuilder, DataParallelBuilder
 from tensorpack.graph_builder.utils import LeastLoadedDeviceSetter
 from tensorpack.tfutils.sesscreate import NewSessionCreator
@@ -85,91 +87,6 @@ def _make_trainer(towers: tuple[int, ...]):
     return trainer
 
 
-class Evaluator(Callback):
-    """Evaluates the newest weights every few epochs; training waits meanwhile. On the trainer's thread."""
-
-    def __init__(self, env_id: str, episodes: int, every_epochs: int, processes: int, device: int, seed: int):
-        self._env_id, self._episodes, self._every = env_id, episodes, every_epochs
-        self._processes, self._device, self._seed = processes, device, seed
-        self.newest: Scores | None = None
-        self.seconds = 0.0  # that all evaluations took
-
-    def _setup_graph(self):
-        self._predictor = self.trainer.get_predictor(["state"], ["policy", "value"], self._device)
-
-    def _before_train(self):
-        self._policy = make_policy(self.trainer.sess, self._predictor.input_tensors[0], self._predictor.output_tensors)
-
-    def _trigger_epoch(self):
-        self.newest = None
-        if self._every == 0 or self.epoch_num % self._every:
-            return
-        seed = self._seed + 7919 * self.epoch_num
-        start = time.perf_counter()
-        scores = evaluate(self._policy, {"env_id": self._env_id}, self._episodes, self._processes, seed)
-        self.seconds += time.perf_counter() - start
-        self.newest = scores
-        logger.info(f"{self._episodes} episodes, {EVALUATION}: mean {scores.mean:.2f} +- {scores.stderr:.2f}, "
-                    f"max {scores.max:g}")  # fmt: skip
-        for name, value in (("mean_score", scores.mean), ("max_score", scores.max), ("stderr_score", scores.stderr)):
-            if math.isfinite(value):
-                self.trainer.monitors.put_scalar(name, value)
-
-
-class TrainingClock(Callback):
-    """Publishes ``train_minutes``: from the command's start, of all its resumed parts; evaluations are left out."""
-
-    def __init__(self, evaluator: Evaluator):
-        self._evaluator = evaluator
-        self.minutes = 0.0
-
-    def _setup_graph(self):
-        with tfv1.variable_scope("progress"):
-            self._variable = tfv1.get_variable(
-                "train_minutes", [], initializer=tfv1.zeros_initializer(), trainable=False
-            )
-
-    def _before_train(self):
-        self._before = float(self.trainer.sess.run(self._variable))
-
-    def _trigger_epoch(self):
-        seconds = time.time() - psutil.Process().create_time() - self._evaluator.seconds
-        self.minutes = self._before + seconds / 60
-        self._variable.load(self.minutes, self.trainer.sess)
-        self.trainer.monitors.put_scalar("train_minutes", self.minutes)
-
-
-class ModelExporter(Callback):
-    """Writes ``<output>/<env>.npz`` at each save: the variables and what they are. On the trainer's thread."""
-
-    def __init__(self, path: Path, config: Config, protocol: Protocol, cores: int, actor: ActorMaster,
-                 evaluator: Evaluator, clock: TrainingClock):  # fmt: skip
-        self._path, self._config, self._protocol, self._cores = path, config, protocol, cores
-        self._actor, self._evaluator, self._clock = actor, evaluator, clock
-
-    def _trigger_epoch(self):
-        names = NETWORKS[self._config.network].variable_shapes(len(self._protocol.actions))
-        graph = self.graph
-        tensors = {name: graph.get_tensor_by_name(f"{name}:0") for name in names}
-        scores = self._evaluator.newest
-        metadata = {
-            "network": self._config.network,
-            "env": self._protocol.env,
-            "protocol": dataclasses.asdict(self._protocol),
-            "steps": self._actor.steps,
-            "emulator_frames": self._actor.emulator_frames,
-            "updates": self._actor.updates,
-            "train_minutes": round(self._clock.minutes, 2),
-            "cores": self._cores,
-            "seed": self._config.seed,
-            "online_score": self._actor.online_score,
-            "evaluation": scores and {"mean": scores.mean, "stderr": scores.stderr, "episodes": len(scores.scores),
-                                      "protocol": EVALUATION},
-            "versions": {name: importlib.metadata.version(name) for name in ("tensorflow", "tensorpack", "ale-py")},
-        }  # fmt: skip
-        write_model(self._path, self.trainer.sess.run(tensors), metadata)
-
-
 def _session_creator(cores: int) -> NewSessionCreator:
     creator = NewSessionCreator()
     creator.config = session_config(cores)  # given to the constructor, it warns of GPUs that were used before
@@ -185,31 +102,31 @@ def prepare_output(config: Config) -> str | None:
     """Make the output directory ready and find what to resume from.
 
     Returns:
-        The newest checkpoint when resuming, else None.
+        The newest whole checkpoint when resuming, else None.
 
     Raises:
-        UsageError: the directory holds another run, or none to resume.
+        UsageError: the directory holds another run, or none to resume, or cannot be written.
     """
     output = Path(config.output)
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output} is a file: name a directory with --output")
-    holds_run = (output / CONFIG_FILE).exists() or (output / "checkpoint").exists()
-    if config.resume:
-        checkpoint = tf.train.latest_checkpoint(str(output)) if holds_run else None
-        if checkpoint is None and not (output / CONFIG_FILE).exists():
-            raise UsageError(f"{output} holds no run to resume: leave --resume out to start one")
-        return checkpoint
-    if holds_run:
+    holds_run = (output / CONFIG_FILE).exists() or bool(saved_steps(output))
+    if config.resume and not holds_run:
+        raise UsageError(f"{output} holds no run to resume: leave --resume out to start one")
+    if holds_run and not config.resume:
         raise UsageError(f"{output} holds another run: continue it with --resume, or name a new --output")
     try:
         output.mkdir(parents=True, exist_ok=True)
+        config.save(output / CONFIG_FILE)
     except OSError as error:
-        raise UsageError(f"cannot make the output directory {output}: {error.strerror}") from None
-    return None
+        raise UsageError(f"the output directory {output} cannot be written: {error.strerror}") from None
+    return newest_whole(output)
 
 
-def train(config: Config, protocol: Protocol, model_file: ModelFile | None, cores: int, num_gpus: int) -> None:
-    """Train until the last epoch, or until it is interrupted.
+def train(
+    config: Config, protocol: Protocol, model_file: ModelFile | None, cores: int, num_gpus: int, stop: StopRequest
+) -> None:
+    """Train until the last epoch, or until a signal stops it.
 
     Args:
         config: the resolved configuration.
@@ -217,18 +134,36 @@ def train(config: Config, protocol: Protocol, model_file: ModelFile | None, core
         model_file: weights to start from.
         cores: usable cores.
         num_gpus: GPUs that TensorFlow sees. Towers for others that were asked for run on the CPU.
+        stop: heard between two updates; what there is is saved then.
+
+    Raises:
+        RunError: it cannot go on.
     """
     checkpoint = prepare_output(config)
     output = Path(config.output)
     logger.set_logger_dir(str(output), action="k")
     logger.info(describe(config, cores))
-    config.save(output / CONFIG_FILE)
+    logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is no reason to print tracebacks
     tfv1.set_random_seed(config.seed)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    starting_epoch, lives = 1, 0
+    if checkpoint is not None:
+        starting_epoch = int(tf.train.load_variable(checkpoint, "global_step")) // config.steps_per_epoch + 1
+        lives = _load_progress(checkpoint)["simulator_lives"]
+        mend_stats(output, starting_epoch)
     devices = Devices.split(max(num_gpus, len(config.gpu_ids)))
     updates_per_step = len(devices.train)
     nursery = Nursery()
-    master = SimulatorMaster(nursery, config.envs_per_simulator, {"env_id": config.env}, seed=config.seed)
-    actor = ActorMaster(config, master, list(devices.infer), updates_per_step)
+    master = SimulatorMaster(
+        nursery,
+        config.envs_per_simulator,
+        {"env_id": config.env},
+        seed=config.seed,
+        step_timeout_s=config.simulator_timeout,
+        lives_before=lives,
+    )
+    actor = ActorMaster(config, master, list(devices.infer), updates_per_step, stop)
     try:
         statistics = None
         if NETWORKS[config.network].normalize_input and checkpoint is None and model_file is None:
@@ -239,33 +174,42 @@ def train(config: Config, protocol: Protocol, model_file: ModelFile | None, core
         if updates_per_step == 1:
             data = FeedInput(actor.dataflow())
         else:
-            data = QueueInput(actor.dataflow(), tfv1.FIFOQueue(1, [spec.dtype for spec in model.inputs()]))
+            data = QueueInput(
+                actor.dataflow(DataFlowTerminated), tfv1.FIFOQueue(1, [spec.dtype for spec in model.inputs()])
+            )
         trainer = _make_trainer(devices.train)
         trainer.setup_graph(model.get_input_signature(), data, model.build_graph, model.get_optimizer)
-        evaluator = Evaluator(config.env, config.eval_episode, config.eval_every, 2 * cores, devices.infer[-1],
-                              config.seed)  # fmt: skip
+        evaluator = Evaluator(
+            config.env,
+            config.eval_episode,
+            config.eval_every,
+            1 if config.deterministic else 2 * cores,
+            devices.infer[-1],
+            config.seed,
+            stop,
+        )
         clock = TrainingClock(evaluator)
         model_path = output / f"{file_name(config.env)}.npz"
         session_init = JustCurrentSession()
-        starting_epoch = 1
         if checkpoint is not None:
             session_init = SaverRestore(checkpoint)
-            step = int(tf.train.load_variable(checkpoint, "global_step"))
-            starting_epoch = step // config.steps_per_epoch + 1
         elif model_file is not None:
             session_init = DictRestore(model_file.variables)
         trainer.train_with_defaults(
             callbacks=[
                 actor,
+                WholeEpochs(config.steps_per_epoch),
+                FiniteGuard(output, actor, [spec.name for spec in model.inputs()]),
                 _schedule_setter("learning_rate", config.learning_rate, updates_per_step),
                 _schedule_setter("entropy_beta", config.entropy_beta, updates_per_step),
                 HumanHyperParamSetter("learning_rate", HYPER_PARAM_FILE),
                 HumanHyperParamSetter("entropy_beta", HYPER_PARAM_FILE),
                 clock,
                 evaluator,
-                ModelSaver(),
-                ModelExporter(model_path, config, protocol, cores, actor, evaluator, clock),
+                Checkpointer(output, config.max_to_keep, stop),
+                ModelExporter(model_path, config, protocol, cores, actor, evaluator, clock, stop),
             ],
+            monitors=[TFEventWriter(), StatsWriter(), ScalarPrinter()],
             session_creator=_session_creator(cores),
             session_init=session_init,
             steps_per_epoch=config.steps_per_epoch,
@@ -275,6 +219,13 @@ def train(config: Config, protocol: Protocol, model_file: ModelFile | None, core
         actor.raise_failure()
     finally:
         actor.close()
+
+
+def _load_progress(checkpoint: str) -> dict[str, int]:
+    """What a checkpoint knows of ``PROGRESS``; 0 where it is from before that was kept."""
+    reader = tf.train.load_checkpoint(checkpoint)
+    names = {name: f"progress/{name}" for name in PROGRESS}
+    return {name: int(reader.get_tensor(key)) if reader.has_tensor(key) else 0 for name, key in names.items()}
 
 
 def describe(config: Config, cores: int) -> str:

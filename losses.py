@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from simulator import RUNNING, TRUNCATED
+from messages import RUNNING, TRUNCATED
 
 import tensorflow as tf
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from atari_wrapper import FRAME_HISTORY, FRAME_SHAPE, STATE_SHAPE
 from config import Config
 from losses import clipped_is_losses, clipped_surrogate_losses, vtrace, vtrace_losses
-from simulator import TRUNCATED
+from messages import TRUNCATED
 
 import numpy as np
 import tensorflow as tf

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from atari_wrapper import STATE_SHAPE, Protocol
-from config import UsageError
+from config import UsageError, first_line
 from model import NETWORKS, build_network, make_policy, session_config
 
 import numpy as np
@@ -89,11 +89,7 @@ def _read_npz(path: str) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
     except Exception as error:  # of many kinds: zip, zlib, tokenize, numpy ...
-        raise UsageError(f"{path} is no readable .npz ({_first_line(error)}): take another copy") from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+        raise UsageError(f"{path} is no readable .npz ({first_line(error)}): take another copy") from None
 
 
 def _read_checkpoint(path: str) -> dict[str, np.ndarray]:
@@ -105,7 +101,7 @@ def _read_checkpoint(path: str) -> dict[str, np.ndarray]:
         names = {name for network in NETWORKS.values() for name in network.variable_shapes(1)}
         return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map() if name in names}
     except Exception as error:  # TensorFlow's reader raises many kinds, IndexError for data that is cut
-        raise UsageError(f"{path} is no readable checkpoint ({_first_line(error)})") from None
+        raise UsageError(f"{path} is no readable checkpoint ({first_line(error)})") from None
 
 
 def check_model(model: ModelFile, protocol: Protocol, network: str) -> None:

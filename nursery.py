@@ -47,6 +47,7 @@ class Nursery:
             [sys.executable, os.path.abspath(__file__), str(theirs.fileno()), str(os.getpid())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C and a closed terminal reach the owner only, who decides
             env={**os.environ, **one_thread, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
         )
         theirs.close()
@@ -169,7 +170,6 @@ def _serve(sock: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the owner decides
     die_with_parent(int(sys.argv[2]))
     # A simulator that gets its actions does not interrupt another one in the middle of its step.
     with contextlib.suppress(OSError):  # where that is not allowed, it is only slower

@@ -16,6 +16,8 @@ import os
 import sys
 from pathlib import Path
 
+from stopping import StoppedError, StopRequest
+
 HERE = Path(__file__).resolve().parent
 
 
@@ -39,8 +41,9 @@ def fail(message: str) -> None:
     sys.exit(2)
 
 
-def main() -> None:
-    from config import UsageError, parse_args, usable_cores
+def main(stop: StopRequest) -> None:
+    from config import RunError, UsageError, parse_args
+    from machine import usable_cores
 
     try:
         config = parse_args()
@@ -48,20 +51,15 @@ def main() -> None:
 
         protocol = get_protocol(config.env)
         print(protocol, flush=True)
-        run(config, protocol, usable_cores())
+        run(config, protocol, usable_cores(), stop)
     except UsageError as error:
         fail(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:
-        if not interrupted(error):
-            raise
-        sys.exit(130)
-
-
-def interrupted(error: BaseException | None) -> bool:
-    """Tell whether an error came of Ctrl-C, which can strike amid a library's work: its clean-up may then fail."""
-    return error is not None and (isinstance(error, KeyboardInterrupt) or interrupted(error.__context__))
+    except RunError as error:
+        print(f"train-atari.py: {error}", file=sys.stderr)
+        sys.exit(1)
+    except StoppedError:
+        pass
+    sys.exit(stop.exit_status)
 
 
 @contextlib.contextmanager
@@ -78,12 +76,13 @@ def quiet_stderr():
         os.close(null)
 
 
-def run(config, protocol, cores: int) -> None:
+def run(config, protocol, cores: int, stop: StopRequest) -> None:
     with quiet_stderr():
         import common
         import learner
     from model_file import check_model, load_policy, read_model
 
+    stop.defer()
     model_file = None
     if config.load:
         model_file = read_model(config.load)
@@ -94,19 +93,23 @@ def run(config, protocol, cores: int) -> None:
         learner.warn_missing_gpus(config, num_gpus)
     if config.task == "train":
         config = config.resolve(cores, num_gpus)
-        learner.train(config, protocol, model_file, cores, num_gpus)
+        learner.train(config, protocol, model_file, cores, num_gpus, stop)
         return
     policy = load_policy(model_file, cores)
     output = Path(config.output or config.default_output())
     if config.task == "play":
-        common.play(policy, config.env, config.episode, config.seed)
+        common.play(policy, config.env, config.episode, config.seed, check_stop=stop.check)
     elif config.task == "dump_video":
-        common.record(policy, config.env, config.episode, output, config.seed)
+        common.record(policy, config.env, config.episode, output, config.seed, check_stop=stop.check)
     else:
-        scores = common.evaluate(policy, {"env_id": config.env}, config.episode, 2 * cores, config.seed)
+        scores = common.evaluate(
+            policy, {"env_id": config.env}, config.episode, 2 * cores, config.seed, check_stop=stop.check
+        )
         common.report_scores(scores, protocol, output)
 
 
 if __name__ == "__main__":
+    stop_request = StopRequest()
+    stop_request.listen()
     enter_environment()
-    main()
+    main(stop_request)

@@ -11,7 +11,7 @@ from functools import partial
 from typing import NamedTuple
 
 from atari_wrapper import STATE_SHAPE, stack_frames
-from simulator import RUNNING, TERMINATED, TRUNCATED
+from messages import RUNNING, TERMINATED, TRUNCATED
 
 import numpy as np
 

@@ -23,8 +23,9 @@ from pathlib import Path
 
 from actor import sample_actions
 from bench import harness
+from bench.command_line import hear_signals
 from common import EVALUATION, evaluate
-from config import usable_cores
+from machine import usable_cores
 from model_file import load_policy, read_model
 
 import numpy as np
@@ -97,7 +98,7 @@ def train(env: str, flags: tuple[str, ...], seed: int, minutes: float, output: P
     command = [sys.executable, str(_SCRIPT), *resume, "--output", str(output)]
     output.mkdir(parents=True, exist_ok=True)
     with (output / "output.txt").open("a") as log:
-        training = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=_hear_ctrl_c)
+        training = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=hear_signals)
         try:
             while training.poll() is None and _minutes(output) < minutes:
                 time.sleep(_POLL_S)
@@ -106,10 +107,6 @@ def train(env: str, flags: tuple[str, ...], seed: int, minutes: float, output: P
             training.wait(60)
     if _minutes(output) < minutes:
         raise RuntimeError(f"{' '.join(command)} ended early: see {output}/output.txt")
-
-
-def _hear_ctrl_c() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored by what a shell started in the background
 
 
 def curve(output: Path) -> list[dict]:

@@ -24,7 +24,7 @@ from atari_wrapper import make_player
 from bench import harness
 from bench.learning import EXPERIMENTS, RESULTS, draw, save
 from common import EVALUATION, evaluate
-from config import usable_cores
+from machine import usable_cores
 
 import gymnasium
 import numpy as np

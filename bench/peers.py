@@ -36,7 +36,8 @@ from atari_wrapper import get_protocol, make_player
 from bench import harness
 from bench.simulators import Simulators
 from bench.train import run_training
-from config import Config, usable_cores
+from config import Config
+from machine import usable_cores
 
 import gymnasium
 import numpy as np

@@ -20,7 +20,7 @@ from pathlib import Path
 from atari_wrapper import get_protocol
 from bench import harness
 from bench.simulators import Simulators, limit_states_per_s
-from config import usable_cores
+from machine import usable_cores
 
 _GOAL_UNIQUE_MB = 40.0
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's, for all eyes

@@ -18,9 +18,11 @@ import time
 
 from atari_wrapper import FRAME_SHAPE, IMAGE_SIZE, get_protocol, make_player
 from bench import harness
-from config import spread, usable_cores
+from config import spread
+from machine import usable_cores
 from nursery import Nursery
-from simulator import ATARI_PLAYER, SimulatorMaster
+from simulator import ATARI_PLAYER
+from simulator_master import SimulatorMaster
 
 import cv2
 import numpy as np

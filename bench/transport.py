@@ -21,8 +21,10 @@ import statistics
 from atari_wrapper import FRAME_SHAPE
 from bench import harness
 from bench.simulators import Simulators
-from config import Config, usable_cores
-from simulator import GameBlock, StepBlock, decode, encode_step
+from config import Config
+from machine import usable_cores
+from messages import StepBlock, decode, encode_step
+from simulator import GameBlock
 from unroll import UnrollBuilder
 
 import numpy as np

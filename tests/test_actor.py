@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from types import SimpleNamespace
 
-from actor import ActorMaster, _BatchQueue, sample_actions
+from actor import ActorMaster, sample_actions
 from atari_wrapper import FRAME_SHAPE
+from batch_queue import BatchQueue
 from config import Config
 from learner import Devices
-from simulator import StepBlock
+from messages import StepBlock
+from stall import StallError
+from stopping import StopRequest
 from unroll import Batch, UnrollBatch, WholeUnrolls, empty_batch
 
 import numpy as np
 import pytest
+from tensorpack.dataflow import DataFlowTerminated
 from tensorpack.train import StopTraining
 
 ALMOST_ONE = np.nextafter(1.0, 0.0)
@@ -91,8 +96,10 @@ def make_actor(envs_per_simulator: tuple[int, ...], **options) -> ActorMaster:
     config = Config(
         simulator_proc=len(envs_per_simulator), num_envs=sum(envs_per_simulator), normalize_advantages=False, **options
     )
-    master = SimpleNamespace(envs_per_simulator=envs_per_simulator, close=lambda: None)
-    return ActorMaster(config.resolve(cores=1, num_gpus=0), master, [-1], updates_per_step=1)
+    master = SimpleNamespace(
+        envs_per_simulator=envs_per_simulator, restarts=0, replace_dead=lambda: None, close=lambda: None
+    )
+    return ActorMaster(config.resolve(cores=1, num_gpus=0), master, [-1], 1, StopRequest())
 
 
 def step_block(index: int, life: int, sequence: int, envs: int = 1) -> StepBlock:
@@ -190,7 +197,7 @@ def test_simulators_wait_until_few_of_a_pools_batches_are_left(queue_size):
     [(1, [1], True), (1, [1, 1], False), (1, [8], False), (2, [1, 1], True), (2, [1, 8], False)],
 )
 def test_there_is_room_while_no_more_than_the_queues_size_wait(size, puts, room):
-    batches = _BatchQueue(size)
+    batches = BatchQueue(size)
     for number, count in enumerate(puts):
         batches.put([(number, i) for i in range(count)])
     assert batches.wait_for_room(timeout_s=0) is room
@@ -303,6 +310,58 @@ def test_the_learner_gets_unrolls_flat():
     assert states[:, 0, 0, 0].tolist() == list(range(8))
     assert actions.tolist() == [0, 0, 0, 1, 1, 1]
     assert versions.tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_deterministic_actor_waits_until_the_learner_has_learned():
+    batches = BatchQueue(None)
+    batches.put([1, 2])
+    assert not batches.wait_for_room(0)
+    assert [batches.get(0), batches.get(0)] == [1, 2]
+    assert not batches.wait_for_room(0)  # the last one is being learned from
+    assert batches.get(0) is None  # now it wants another
+    assert batches.wait_for_room(0)
+    batches.put([3])
+    assert not batches.wait_for_room(0)
+
+
+# No batch for 2 s: what the master and the predictors waited meanwhile, and what is stuck.
+STALLS = [
+    (2.0, [2.0, 2.0], "simulators"),
+    (2.0, [0.0, 2.0], "predictors"),
+    (2.0, [2.0, 0.4], "predictors"),
+    (0.0, [2.0, 2.0], "queue"),
+]
+
+
+@pytest.mark.parametrize(("simulator_wait_s", "predictor_wait_s", "stage"), STALLS)
+def test_what_is_stuck(simulator_wait_s, predictor_wait_s, stage):
+    actor = make_actor((1,), predictor_thread_per_gpu=2)
+    before = actor._actor_waits()
+    actor.simulator_wait_s += simulator_wait_s
+    actor.predictor_wait_s = predictor_wait_s
+    assert actor._blocked_stage(before, 2.0) == stage
+
+
+def test_a_stall_is_told_with_the_stacks():
+    actor = make_actor((1,), stall_timeout=1.0)
+    with pytest.raises(StallError) as stalled:
+        actor.take_batch()
+    assert "no batch for 1 s" in str(stalled.value)
+    assert "take_batch" in str(stalled.value)
+
+
+def test_a_signal_ends_the_training():
+    actor = make_actor((1,))
+    actor._stop_request.signal = signal.SIGTERM
+    with pytest.raises(StopTraining):
+        actor.take_batch()
+    actor.trainer = SimpleNamespace(local_step=0, steps_per_epoch=2)
+    with pytest.raises(StopTraining, match="SIGTERM"):
+        actor._trigger_step()
+    actor.trainer.local_step = 1  # the epoch is complete: its end is not left out
+    actor._trigger_step()
+    with pytest.raises(DataFlowTerminated):
+        next(iter(actor.dataflow(DataFlowTerminated)))
 
 
 # Devices

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 
 import config
-from config import Config, Schedule, UsageError, file_name, parse_args, spread, usable_cores
+from config import Config, Schedule, UsageError, file_name, parse_args, spread
 
 import hypothesis.strategies as st
 import pytest
@@ -218,6 +217,17 @@ def test_resolved_leaves_nothing_open(network, num_gpus):
     assert resolved.resolve(cores=64, num_gpus=0) == resolved
 
 
+@pytest.mark.parametrize("num_gpus", [0, 1])
+def test_deterministic_is_one_simulator_and_one_predictor(num_gpus):
+    resolved = resolve("--deterministic", num_gpus=num_gpus)
+    assert (resolved.simulator_proc, resolved.predictor_thread_per_gpu) == (1, 1)
+    assert resolved.envs_per_simulator == (40,)
+    assert resolve("--deterministic --num-envs 8").envs_per_simulator == (8,)
+    for line, gpus in (("--simulator-proc 2", 0), ("--predictor-thread-per-gpu 2", 0), ("", 2)):
+        with pytest.raises(UsageError, match="--deterministic"):
+            resolve(f"--deterministic {line}", num_gpus=gpus)
+
+
 @pytest.mark.parametrize("network", config.NETWORKS)
 def test_what_is_given_is_kept(network):
     given_flags = (
@@ -340,7 +350,7 @@ def test_resume_of_a_broken_configuration(text, tmp_path):
     assert str(tmp_path) in refusal("--resume", "--output", str(tmp_path))
 
 
-# the machine
+# spread
 
 
 @settings(deadline=None)
@@ -350,39 +360,3 @@ def test_spread(total, parts):
     assert (sum(sizes), len(sizes)) == (total, parts)
     assert sizes[0] - sizes[-1] <= 1
     assert list(sizes) == sorted(sizes, reverse=True)
-
-
-CGROUPS = {"v1": "5:cpu,cpuacct:/a/b\n4:cpuset:/a\n", "v2": "0::/a/b\n"}
-CORES = {  # 8 cores of affinity; the files under /sys/fs/cgroup: the cores
-    "no cgroups": ({}, 8),
-    "v2 without a quota": ({"a/b/cpu.max": "max 100000\n"}, 8),
-    "v2 quota": ({"a/b/cpu.max": "300000 100000\n"}, 3),
-    "v2 quota of the parent": ({"a/b/cpu.max": "max 100000\n", "a/cpu.max": "200000 50000\n"}, 4),
-    "v2 two quotas": ({"a/b/cpu.max": "300000 100000\n", "a/cpu.max": "200000 100000\n"}, 2),
-    "v2 quota of a part of a core": ({"a/b/cpu.max": "10000 100000\n"}, 1),
-    "v2 quota of two cores and a half": ({"a/b/cpu.max": "250000 100000\n"}, 3),
-    "v2 quota above the affinity": ({"a/b/cpu.max": "9900000 100000\n"}, 8),
-    "v2 nonsense": ({"a/b/cpu.max": "what\n"}, 8),
-    "v1 quota": ({"cpu/a/b/cpu.cfs_quota_us": "150000\n", "cpu/a/b/cpu.cfs_period_us": "50000\n"}, 3),
-    "v1 without a quota": ({"cpu/a/b/cpu.cfs_quota_us": "-1\n"}, 8),
-    "v1 seen from within": ({"cpu/cpu.cfs_quota_us": "4000\n", "cpu/cpu.cfs_period_us": "2000\n"}, 2),
-    "v1 without files": ({}, 8),
-}
-
-
-@pytest.mark.parametrize("name", CORES)
-def test_usable_cores(name, tmp_path, monkeypatch):
-    files, cores = CORES[name]
-    texts = {f"sys/fs/cgroup/{path}": text for path, text in files.items()}
-    if (version := name.split()[0]) in CGROUPS:
-        texts["proc/self/cgroup"] = CGROUPS[version]
-    for path, text in texts.items():
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(text)
-    monkeypatch.setattr(config, "Path", lambda path: tmp_path / path.lstrip("/"))
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    assert usable_cores() == cores
-
-
-def test_usable_cores_here():
-    assert 1 <= usable_cores() <= len(os.sched_getaffinity(0))

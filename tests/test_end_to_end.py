@@ -1,88 +1,19 @@
 """The command line, end to end: real Pong, real processes, sockets and trainers; and nobody is left behind."""
 
-import dataclasses
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
-import uuid
 from pathlib import Path
 
-from config import usable_cores
+from bench.command_line import run, stats
+from machine import usable_cores
 from model import NETWORKS
 
 import imageio_ffmpeg
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-MARK = "TRAIN_ATARI_TEST_RUN"
 SHORT = ["--num-envs", "8", "--simulator-proc", "2", "--local-time-max", "16", "--pool-states", "256"]
 EPOCH = ["--steps-per-epoch", "8", "--eval-every", "0"]
-
-
-@dataclasses.dataclass
-class Run:
-    """A run of the command line: its process, and the mark that all its descendants inherit."""
-
-    process: subprocess.Popen
-    mark: str
-
-    def finish(self, timeout_s: float = 180) -> str:
-        try:
-            return self.process.communicate(timeout=timeout_s)[0]
-        finally:
-            self.process.kill()
-
-    def alive(self) -> list[int]:
-        """Processes of this run that are alive, the first one included."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdecimal():
-                try:
-                    state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-                    if self.mark.encode() in (entry / "environ").read_bytes() and state != "Z":
-                        found.append(int(entry.name))
-                except (OSError, IndexError):
-                    continue
-        return found
-
-    def wait_all_gone(self, timeout_s: float) -> bool:
-        deadline = time.monotonic() + timeout_s
-        while self.alive():
-            if time.monotonic() > deadline:
-                return False
-        return True
-
-
-def start(*args: str, script: str = "train-atari.py", **env: str) -> Run:
-    mark = uuid.uuid4().hex
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / script), *args],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # as in a terminal, wherever the tests run
-        env={**os.environ, MARK: mark, **env},
-    )
-    return Run(process, mark)
-
-
-def run(*args: str, status: int = 0, script: str = "train-atari.py", **env: str) -> str:
-    """Run the command line to its end, check its exit status and that no process of it is left."""
-    started = start(*args, script=script, **env)
-    out = started.finish()
-    assert started.process.returncode == status, out
-    assert started.wait_all_gone(3), "a process was left behind"
-    return out
-
-
-def stats(output: Path) -> list[dict]:
-    return json.loads((output / "stats.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +65,13 @@ def test_training_saves_its_configuration_and_a_model_that_says_what_it_is(train
     assert metadata["train_minutes"] == pytest.approx(stats(trained)[1]["train_minutes"], abs=0.01)
     assert metadata["cores"] == usable_cores()
     assert metadata["seed"] == 0
+
+
+def test_the_best_model_is_kept_apart_with_its_score(trained):
+    with np.load(trained / "Pong-v0-best.npz", allow_pickle=False) as best, np.load(trained / "Pong-v0.npz") as newest:
+        metadata = json.loads(str(best["metadata"]))
+        assert metadata["evaluation"]["mean"] == stats(trained)[1]["mean_score"]
+        np.testing.assert_array_equal(best["fc-v/W"], newest["fc-v/W"])  # there was one evaluation, of the last epoch
 
 
 def test_resume_continues_the_run(trained):
@@ -247,31 +185,6 @@ def test_load_starts_a_new_run_from_the_files_weights_and_network(tmp_path):
     with np.load(tmp_path / "run" / "Pong-v0.npz", allow_pickle=False) as trained:
         for name, value in published.items():
             np.testing.assert_array_equal(trained[name], value)
-
-
-def start_training(output: Path) -> Run:
-    """Start a training and wait for its first epoch to end."""
-    started = start(*SHORT, *EPOCH, "--output", str(output))
-    for line in started.process.stdout:
-        if "Start Epoch 2" in line:
-            return started
-    raise AssertionError("training did not start")
-
-
-def test_ctrl_c_stops_all_without_a_traceback(tmp_path):
-    started = start_training(tmp_path / "run")
-    assert len(started.alive()) == 4  # the learner, the nursery, two simulators
-    os.killpg(started.process.pid, signal.SIGINT)
-    out = started.finish(15)
-    assert started.process.returncode == 130
-    assert "Traceback" not in out
-    assert started.wait_all_gone(3)
-
-
-def test_a_killed_learner_leaves_nobody(tmp_path):
-    started = start_training(tmp_path / "run")
-    started.process.kill()
-    assert started.wait_all_gone(3)
 
 
 ERRORS = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from losses import clipped_is_losses, clipped_surrogate_losses, vtrace, vtrace_losses
-from simulator import RUNNING, TERMINATED, TRUNCATED
+from messages import RUNNING, TERMINATED, TRUNCATED
 
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st

@@ -10,8 +10,8 @@ from pathlib import Path
 from atari_wrapper import FRAME_SHAPE, STATE_SHAPE
 from config import Config
 from losses import vtrace
+from messages import RUNNING, TERMINATED, TRUNCATED
 from model import NETWORKS, FrameStatistics, Model, gradient_clip, present
-from simulator import RUNNING, TERMINATED, TRUNCATED
 
 import numpy as np
 import pytest

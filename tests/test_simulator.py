@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 
 from atari_wrapper import make_player
+from messages import REST, RUNNING, TERMINATED, TRUNCATED, StepBlock, encode_failure, encode_step
 from nursery import Exit, Nursery
-from simulator import (
-    ATARI_PLAYER,
-    REST,
-    RUNNING,
-    TERMINATED,
-    TRUNCATED,
-    SimulatorClosedError,
-    SimulatorError,
-    SimulatorMaster,
-    StepBlock,
-    encode_step,
-)
+from simulator import ATARI_PLAYER
+from simulator_master import SimulatorClosedError, SimulatorError, SimulatorMaster
 
 import numpy as np
 import pytest
@@ -48,9 +40,9 @@ def start():
     """Starts a master of simulators with their games; ends all of them after the test."""
     masters = []
 
-    def start(games, player=COUNTING, seed=0, **player_args) -> tuple[SimulatorMaster, RecordingNursery]:
+    def start(games, player=COUNTING, seed=0, step_timeout_s=60.0, **player_args):
         nursery = RecordingNursery()
-        masters.append(SimulatorMaster(nursery, games, player_args, player, seed))
+        masters.append(SimulatorMaster(nursery, games, player_args, player, seed, step_timeout_s))
         return masters[-1], nursery
 
     yield start
@@ -284,6 +276,66 @@ def test_a_stranger_among_the_receivers_changes_nothing(start, stranger):
         assert receive(master).sequence == t
 
 
+def test_last_words_of_an_unknown_life_are_refused(start, stranger):
+    master, nursery = start((1,))
+    first = receive(master)
+    peer = stranger(zmq.PUSH, nursery.specs[0]["address"] + "/steps")
+    peer.send_multipart(encode_failure(0, first.life + 1, "a stranger's"))
+    wait_until(lambda: master.receive(0.01) or master.malformed_messages == 1)
+
+
+def test_what_is_too_large_is_not_even_received(start, stranger):
+    master, nursery = start((1,))
+    first = receive(master)
+    peer = stranger(zmq.PUSH, nursery.specs[0]["address"] + "/steps")
+    peer.send(bytes(10_000_000))
+    send(master, first, [1])
+    assert receive(master).sequence == 1
+    assert master.malformed_messages == 0
+
+
+# Hanging ones.
+
+
+def test_one_that_hangs_is_killed_and_replaced(start):
+    master, _ = start((1, 1), step_timeout_s=2.0)
+    stopped = None
+    for block in steps(master, fake_actions):
+        if block.sequence == 3 and stopped is None:
+            _, *simulators = wait_for_descendants(3)
+            stopped, others_life = simulators[block.index], 3 - block.life
+            stopped.suspend()
+        if block.life == 3:
+            break
+    assert (block.sequence, master.restarts) == (0, 1)
+    wait_until(lambda: not alive([stopped]))
+    assert others_life in master._life  # the other one lives on
+
+
+def test_one_that_hangs_at_each_start_is_given_up(start):
+    master, _ = start((1,), HANGING, step_timeout_s=1.0)
+    with pytest.raises(SimulatorError, match="before its first step"):
+        master.receive(DEADLINE_S)
+    assert master.restarts == 2
+
+
+def test_one_that_waits_for_actions_does_not_hang(start):
+    master, _ = start((1,), step_timeout_s=1.0)
+    block = receive(master)
+    assert master.receive(2.0) is None
+    send(master, block, [1])
+    assert receive(master).sequence == 1
+    assert master.restarts == 0
+
+
+def test_what_the_master_had_no_time_to_see_is_no_delay(start):
+    master, _ = start((1,), step_timeout_s=1.0)
+    send(master, receive(master), [1])
+    time.sleep(2.0)  # its step is there, and nobody looks
+    assert receive(master).sequence == 1
+    assert master.restarts == 0
+
+
 # Failures.
 
 
@@ -361,12 +413,26 @@ def test_directory_is_private_and_removed(start):
     receive(master)
     address = nursery.specs[0]["address"]
     assert stat.S_IMODE(os.stat(address).st_mode) == 0o700
-    assert sorted(os.listdir(address)) == ["actions", "steps"]
+    assert sorted(os.listdir(address)) == ["actions", "lock", "steps"]
     assert {spec["address"] for spec in nursery.specs} == {address}
     assert len(descendants()) == 3
     master.close()
     assert not os.path.exists(address)
     assert descendants() == []
+
+
+def test_directories_of_those_that_were_killed_are_removed_by_the_next(start, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left_behind = tmp_path / "train-atari-sockets-killed"
+    left_behind.mkdir()
+    (left_behind / "lock").touch()
+    (left_behind / "steps").touch()
+    somebodys = tmp_path / "train-atari-sockets-of-mine"
+    somebodys.mkdir()
+    _, nursery = start((1,))
+    _, other = start((1,))
+    living = {os.path.basename(n.specs[0]["address"]) for n in (nursery, other)}
+    assert set(os.listdir(tmp_path)) == living | {somebodys.name}
 
 
 def test_two_masters_are_apart(start):
@@ -401,6 +467,13 @@ class FakeNursery:
 
     def close(self) -> None:
         pass
+
+
+def test_a_resumed_run_plays_on_with_new_seeds():
+    nursery = FakeNursery()
+    master = SimulatorMaster(nursery, (2,), {}, COUNTING, 5, lives_before=7)
+    assert (nursery.specs[0]["life"], master.lives) == (8, 8)
+    master.close()
 
 
 def test_no_two_games_share_a_seed():

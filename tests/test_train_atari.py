@@ -59,17 +59,3 @@ def test_the_projects_environment_is_entered_if_none_is_active(script, monkeypat
     monkeypatch.setattr(script.os, "execv", lambda *args: calls.append(args))
     script.enter_environment()
     assert calls == ([(python, [str(python), "train-atari.py", "--help"])] if entered else [])
-
-
-def fail_in_clean_up(first: type[BaseException]) -> None:
-    try:
-        raise first
-    finally:
-        raise AssertionError("nesting violated")
-
-
-@pytest.mark.parametrize(("first", "expected"), [(KeyboardInterrupt, True), (ValueError, False)])
-def test_ctrl_c_is_recognised_where_it_made_a_librarys_clean_up_fail(script, first, expected):
-    with pytest.raises(AssertionError) as caught:
-        fail_in_clean_up(first)
-    assert script.interrupted(caught.value) is expected

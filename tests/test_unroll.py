@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from atari_wrapper import FRAME_SHAPE, STATE_SHAPE
-from simulator import RUNNING, TERMINATED, TRUNCATED
+from messages import RUNNING, TERMINATED, TRUNCATED
 from unroll import (
     Batch,
     BatchPool,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from simulator import RUNNING, TERMINATED, TRUNCATED, MessageError, StepBlock, decode, encode_failure, encode_step
+from messages import RUNNING, TERMINATED, TRUNCATED, MessageError, StepBlock, decode, encode_failure, encode_step
 
 import hypothesis.strategies as st
 import msgpack

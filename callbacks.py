@@ -1,0 +1,207 @@
+"""The trainer's callbacks: evaluation, clock, exported models, and guards. All run on the trainer's thread."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import time
+from pathlib import Path
+
+from actor import ActorMaster
+from atari_wrapper import Protocol
+from checkpoint import disk_errors_told
+from common import EVALUATION, Scores, evaluate
+from config import Config, RunError, UsageError
+from model import NETWORKS, make_policy
+from model_file import read_model, write_model
+from stopping import StoppedError, StopRequest
+
+import numpy as np
+import psutil
+from tensorpack import Callback, JSONWriter, tfv1
+from tensorpack.utils import logger
+
+
+class Evaluator(Callback):
+    """Evaluates the newest weights every few epochs; training waits meanwhile."""
+
+    def __init__(self, env_id: str, episodes: int, every_epochs: int, processes: int, device: int, seed: int,
+                 stop: StopRequest):  # fmt: skip
+        self._env_id, self._episodes, self._every, self._stop = env_id, episodes, every_epochs, stop
+        self._processes, self._device, self._seed = processes, device, seed
+        self.newest: Scores | None = None
+        self.seconds = 0.0  # that all evaluations took
+
+    def _setup_graph(self):
+        self._predictor = self.trainer.get_predictor(["state"], ["policy", "value"], self._device)
+
+    def _before_train(self):
+        self._policy = make_policy(self.trainer.sess, self._predictor.input_tensors[0], self._predictor.output_tensors)
+
+    def _trigger_epoch(self):
+        self.newest = None
+        if self._every == 0 or self.epoch_num % self._every or self._stop.signal:
+            return
+        seed = self._seed + 7919 * self.epoch_num
+        start = time.perf_counter()
+        try:
+            scores = evaluate(self._policy, {"env_id": self._env_id}, self._episodes, self._processes, seed,
+                              check_stop=self._stop.check)  # fmt: skip
+        except StoppedError:
+            return  # training hears it too
+        finally:
+            self.seconds += time.perf_counter() - start
+        self.newest = scores
+        logger.info(f"{self._episodes} episodes, {EVALUATION}: mean {scores.mean:.2f} +- {scores.stderr:.2f}, "
+                    f"max {scores.max:g}")  # fmt: skip
+        for name, value in (("mean_score", scores.mean), ("max_score", scores.max), ("stderr_score", scores.stderr)):
+            if math.isfinite(value):
+                self.trainer.monitors.put_scalar(name, value)
+
+
+class TrainingClock(Callback):
+    """Publishes ``train_minutes``: from the command's start, of all its resumed parts; evaluations are left out."""
+
+    def __init__(self, evaluator: Evaluator):
+        self._evaluator = evaluator
+        self._before, self.minutes = 0.0, 0.0
+
+    def _setup_graph(self):
+        with tfv1.variable_scope("progress"):
+            self._variable = tfv1.get_variable(
+                "train_minutes", [], initializer=tfv1.zeros_initializer(), trainable=False
+            )
+
+    def _before_train(self):
+        self._before = float(self.trainer.sess.run(self._variable))
+
+    def _trigger_epoch(self):
+        self._keep_time()
+        self.trainer.monitors.put_scalar("train_minutes", self.minutes)
+
+    def _after_train(self):
+        self._keep_time()
+
+    def _keep_time(self) -> None:
+        seconds = time.time() - psutil.Process().create_time() - self._evaluator.seconds
+        self.minutes = self._before + seconds / 60
+        self._variable.load(self.minutes, self.trainer.sess)
+
+
+class ModelExporter(Callback):
+    """Writes ``<env>.npz`` at each save, the newest weights and what they are; ``<env>-best.npz`` at the best score."""
+
+    def __init__(self, path: Path, config: Config, protocol: Protocol, cores: int, actor: ActorMaster,
+                 evaluator: Evaluator, clock: TrainingClock, stop: StopRequest):  # fmt: skip
+        self._path, self._best_path = path, path.with_name(f"{path.stem}-best.npz")
+        self._config, self._protocol, self._cores = config, protocol, cores
+        self._actor, self._evaluator, self._clock, self._stop = actor, evaluator, clock, stop
+        self.best_score = _score_of(self._best_path)
+
+    def _trigger_epoch(self):
+        self._export()
+
+    def _after_train(self):
+        if self._stop.signal:
+            self._export()
+
+    def _export(self) -> None:
+        names = NETWORKS[self._config.network].variable_shapes(len(self._protocol.actions))
+        variables = self.trainer.sess.run({name: self.graph.get_tensor_by_name(f"{name}:0") for name in names})
+        scores, self._evaluator.newest = self._evaluator.newest, None
+        metadata = {
+            "network": self._config.network,
+            "env": self._protocol.env,
+            "protocol": dataclasses.asdict(self._protocol),
+            "steps": self._actor.steps,
+            "emulator_frames": self._actor.emulator_frames,
+            "updates": self._actor.updates,
+            "train_minutes": round(self._clock.minutes, 2),
+            "cores": self._cores,
+            "seed": self._config.seed,
+            "online_score": self._actor.online_score,
+            "evaluation": scores and {"mean": scores.mean, "stderr": scores.stderr, "episodes": len(scores.scores),
+                                      "protocol": EVALUATION},
+            "versions": {name: importlib.metadata.version(name) for name in ("tensorflow", "tensorpack", "ale-py")},
+        }  # fmt: skip
+        with disk_errors_told(str(self._path)):
+            write_model(self._path, variables, metadata)
+            if scores and scores.mean > self.best_score:
+                write_model(self._best_path, variables, metadata)
+                self.best_score = scores.mean
+
+
+def _score_of(path: Path) -> float:
+    """The score of the best model so far; minus infinity if there is none."""
+    if not path.exists():
+        return -math.inf
+    try:
+        return float(read_model(str(path)).metadata["evaluation"]["mean"])
+    except (UsageError, KeyError, TypeError) as error:
+        logger.warn(f"{path} does not tell its score ({error}): the next evaluation counts as the best")
+        return -math.inf
+
+
+class FiniteGuard(Callback):
+    """Stops the run at the update whose loss is not finite, and writes the batch that it came from."""
+
+    def __init__(self, directory: Path, actor: ActorMaster, batch_columns: list[str]):
+        self._directory, self._actor, self._columns = directory, actor, batch_columns
+
+    def _setup_graph(self):
+        self._costs = [tower.get_tensor("cost") for tower in self.trainer.towers.training()]
+
+    def _before_run(self, _):
+        return tfv1.train.SessionRunArgs(self._costs)
+
+    def _after_run(self, _, run_values):
+        if all(map(math.isfinite, run_values.results)):
+            return
+        update = self._actor.updates
+        path = self._directory / f"batch-of-update-{update}.npz"
+        batches = list(self._actor.recent_batches)
+        arrays = {
+            f"{name}-{number}" if number else name: column
+            for number, batch in enumerate(reversed(batches))
+            for name, column in zip(self._columns, batch, strict=True)
+        }
+        bad = [name for name, column in arrays.items() if not np.isfinite(column).all()]
+        with disk_errors_told(str(path)):
+            np.savez(path, **arrays)
+        losses = ", ".join(map(str, run_values.results))
+        where = (
+            f"not finite in its batch: {', '.join(bad)}"
+            if bad
+            else "its batch is finite: is the learning rate too high"
+        )
+        raise RunError(
+            f"update {update}: the loss is {losses}; {where}. Its batch is in {path}; the last checkpoint is from "
+            "before it: --resume continues there"
+        )
+
+
+class WholeEpochs(Callback):
+    """Ends epochs at multiples of their length also where a run resumes in the midst of one."""
+
+    def __init__(self, steps_per_epoch: int):
+        self._steps = steps_per_epoch
+
+    def _before_epoch(self):
+        self.trainer.loop.steps_per_epoch = self._steps - self.global_step % self._steps
+
+
+class StatsWriter(JSONWriter):
+    """tensorpack's ``stats.json``, written whole or not at all, and always continued."""
+
+    def _before_train(self):
+        self._fname = str(Path(logger.get_logger_dir()) / self.FILENAME)
+        self._stats = self.load_existing_json() or []
+
+    def _write_stat(self):
+        path = Path(self._fname)
+        unfinished = path.with_suffix(".tmp")
+        with disk_errors_told(str(path)):
+            unfinished.write_text(json.dumps(self._stats))
+            unfinished.replace(path)

@@ -1,0 +1,139 @@
+"""Checkpoints: written whole or not at all, kept to a number, and read back from the newest that is whole.
+
+TensorFlow writes a checkpoint under temporary names and its index last: without an index there is none. What a killed
+save, or one on a full disk, has left is removed by the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+from config import RunError, UsageError, first_line
+from stopping import StopRequest
+
+import tensorflow as tf
+from tensorpack import Callback, tfv1
+from tensorpack.utils import logger
+
+STATS_FILE = "stats.json"
+_NAME = "model"
+
+
+@contextlib.contextmanager
+def disk_errors_told(what: str):
+    """Tell in one line that something could not be written, and go on."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else error.message) or str(error)
+        logger.error(
+            f"{what} could not be written ({first_line(reason)}). What was saved before is whole; training goes on, "
+            "and the next save tries again: make room, or make the directory writable"
+        )
+
+
+class Checkpointer(Callback):
+    """Saves all variables after each epoch, and when a signal stops the run. On the trainer's thread."""
+
+    def __init__(self, directory: Path, max_to_keep: int, stop: StopRequest):
+        self._directory, self._max_to_keep, self._stop = directory, max_to_keep, stop
+
+    def _setup_graph(self):
+        # It is to keep none of its own accord: it does not know of those from before a resume.
+        self._saver = tfv1.train.Saver(tfv1.global_variables(), max_to_keep=None, save_relative_paths=True)
+        finite = [tf.reduce_all(tf.math.is_finite(variable)) for variable in tfv1.trainable_variables()]
+        self._weights_are_finite = tf.reduce_all(finite)
+
+    def _trigger_epoch(self):
+        self._save()
+
+    def _after_train(self):
+        if self._stop.signal:
+            self._save()
+
+    def _save(self) -> None:
+        session = self.trainer.sess
+        if not session.run(self._weights_are_finite):
+            raise RunError(f"the weights are not finite after update step {self.global_step}: they are not saved")
+        with disk_errors_told("the checkpoint"):
+            self._saver.save(session, str(self._directory / _NAME), self.global_step, write_meta_graph=False)
+            logger.info(f"Checkpoint of step {self.global_step} saved.")
+        remove_old(self._directory, self._max_to_keep)
+
+
+def saved_steps(directory: Path) -> list[int]:
+    """The global steps of a directory's checkpoints, rising."""
+    found = (re.fullmatch(rf"{_NAME}-(\d+)\.index", path.name) for path in directory.glob(f"{_NAME}-*.index"))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def remove_old(directory: Path, max_to_keep: int) -> None:
+    """Remove all but the newest checkpoints, and what saves that failed have left behind."""
+    keep = {f"{_NAME}-{step}" for step in saved_steps(directory)[-max_to_keep:]}
+    # The index goes first: a checkpoint is there as long as that is.
+    for path in sorted(directory.glob(f"{_NAME}-*"), key=lambda path: path.suffix != ".index"):
+        whole_name = re.fullmatch(r"(.+?)\.(index|data-\d+-of-\d+)", path.name)
+        if whole_name is None or whole_name[1] not in keep:
+            with disk_errors_told(f"the removal of {path.name}"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def newest_whole(directory: Path) -> str | None:
+    """Find the newest checkpoint that can be read to its end; None if there is none at all.
+
+    Raises:
+        UsageError: there are some, but none of them is whole.
+    """
+    steps = saved_steps(directory)
+    for step in reversed(steps):
+        prefix = str(directory / f"{_NAME}-{step}")
+        try:
+            reader = tf.train.load_checkpoint(prefix)
+            for name in reader.get_variable_to_shape_map():
+                reader.get_tensor(name)  # its checksum is verified
+            return prefix
+        except Exception as error:  # TensorFlow's reader raises many kinds
+            logger.warn(f"checkpoint {prefix} is not whole ({first_line(error)}): the one before is tried")
+    if steps:
+        raise UsageError(
+            f"none of the {len(steps)} checkpoints in {directory} is whole: start anew with another --output"
+        )
+    return None
+
+
+def mend_stats(directory: Path, starting_epoch: int) -> None:
+    """Make ``stats.json`` end where a resumed run begins: what is of later epochs, or was cut, is put aside."""
+    path = directory / STATS_FILE
+    if not path.exists():
+        return
+    records, whole = _read_records(path.read_text(errors="replace"))
+    before = [record for record in records if record.get("epoch_num", 0) < starting_epoch]
+    if whole and len(before) == len(records):
+        return
+    aside = path.with_name(f"{STATS_FILE}.before-epoch-{starting_epoch}")
+    if not whole:
+        logger.warn(f"{path} is not whole: {len(records)} epochs of it can be read")
+    logger.warn(f"{path} goes on after epoch {starting_epoch - 1}; what it was is kept in {aside}")
+    shutil.copyfile(path, aside)
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(before))
+    unfinished.replace(path)
+
+
+def _read_records(text: str) -> tuple[list[dict], bool]:
+    """The records that can be read of a list in JSON, and whether that is all of it."""
+    with contextlib.suppress(ValueError):
+        return json.loads(text), True
+    decoder, records, at = json.JSONDecoder(), [], text.find("{")
+    while at >= 0:
+        try:
+            record, end = decoder.raw_decode(text, at)
+        except ValueError:
+            break
+        records.append(record)
+        at = text.find("{", end)
+    return records, False

@@ -1,0 +1,56 @@
+"""Signals that ask a run to stop: SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal was closed).
+
+Before there is anything to lose, a signal ends the process at once. From ``defer`` on the first one is only noted:
+the work in hand reads it where it can stop, and tidies up. A second one ends the process at once in any case.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class StoppedError(Exception):
+    """Raised by ``StopRequest.check``: the work in hand ends here, because a signal asked for it."""
+
+
+class StopRequest:
+    """Whether the run was asked to stop. The main thread makes it; any thread may read it."""
+
+    def __init__(self):
+        self.signal: signal.Signals | None = None
+        self._deferred = False
+
+    def listen(self) -> None:
+        """Hear the signals from now on; those that were ignored so far (nohup, a shell's background) stay so."""
+        for number in _SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._hear)
+
+    def defer(self) -> None:
+        """From now on the first signal is only noted."""
+        self._deferred = True
+
+    def check(self) -> None:
+        """Raise StoppedError if a signal was noted."""
+        if self.signal is not None:
+            raise StoppedError(f"{self.signal.name} asked for it")
+
+    @property
+    def exit_status(self) -> int:
+        """What a shell expects of a process that a signal ended: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
+        return 128 + self.signal if self.signal else 0
+
+    def _hear(self, number: int, _) -> None:
+        if self.signal is not None or not self._deferred:
+            os._exit(128 + number)
+        self.signal = signal.Signals(number)
+        text = f"\n{self.signal.name}: stopping, what there is will be saved (a second signal ends it at once)\n"
+        try:
+            os.write(2, text.encode())  # not print: the signal may have come amid one
+        except OSError:  # the terminal is gone, and whoever writes to it would fail
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), 1)
+                os.dup2(nowhere.fileno(), 2)

@@ -1,0 +1,65 @@
+"""The soak's samples and their growth, on a real run; the README's animation."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import bench.soak as soak
+from bench.animation import animate
+from bench.command_line import SHORT, start
+
+import imageio_ffmpeg
+import numpy as np
+import psutil
+import pytest
+
+MODEL = str(Path(__file__).resolve().parents[1] / "models" / "Pong-v0.npz")
+
+
+def samples_of(memory: list[float]) -> list[dict]:
+    return [
+        {"minutes": i, "learner": {"memory MB": megabytes, "threads": 9}, "simulator 0": {"threads": 2}}
+        for i, megabytes in enumerate(memory)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("memory", "early", "late"),
+    [([100.0] * 8, 100.0, 100.0), ([1.0, 50.0, 100, 100, 100, 100, 104, 106], 100.0, 105.0)],
+)
+def test_growth_is_from_the_second_quarter_to_the_last(memory, early, late):
+    first, *others = soak.growth(samples_of(memory))
+    assert first == {"process": "learner", "what": "memory MB", "early": early, "late": late, "growth": late - early}
+    assert [(row["process"], row["what"], row["growth"]) for row in others] == [
+        ("learner", "threads", 0),
+        ("simulator 0", "threads", 0),
+    ]
+
+
+def test_all_processes_of_a_run_are_sampled(monkeypatch, tmp_path):
+    monkeypatch.setattr(soak, "_SAMPLES", 4)
+    run = start(*SHORT, "--output", str(tmp_path / "run"))
+    try:
+        run.read_until("Start Epoch 1")
+        samples = soak.watch(psutil.Process(run.process.pid), minutes=0.05)
+    finally:
+        run.process.send_signal(signal.SIGTERM)
+        run.finish()
+    assert len(samples) == 5
+    assert set(samples[-1]) == {"minutes", "learner", "nursery", "simulator 0", "simulator 1"}
+    assert samples[-1]["minutes"] == pytest.approx(0.05, abs=0.02)
+    assert samples[-1]["learner"]["memory MB"] > samples[-1]["simulator 0"]["memory MB"] > 1
+    assert samples[-1]["learner"]["threads"] > 4
+    assert samples[-1]["simulator 1"]["open files"] > 3
+
+
+def test_the_animation_shows_the_game(tmp_path):
+    path = tmp_path / "pong.gif"
+    assert animate(MODEL, path, skip_steps=60, steps=40, seed=0) == 40
+    about, *pictures = imageio_ffmpeg.read_frames(str(path))
+    assert about["size"] == (160, 210)
+    assert 40 / 20 * 0.5 < len(pictures) / 20 < 4  # 40 steps of 2 to 4 frames, 60 to the second
+    first, last = (np.frombuffer(picture, np.uint8) for picture in (pictures[0], pictures[-1]))
+    assert (first != last).any()
+    assert len(np.unique(first)) > 3

@@ -1,0 +1,126 @@
+"""Which checkpoints are kept and found, and the statistics of a run that resumes. Saving itself: bench/faults.py."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+from checkpoint import disk_errors_told, mend_stats, newest_whole, remove_old, saved_steps
+from config import UsageError
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorpack import tfv1
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Makes checkpoints of these steps, in their order."""
+
+    def save(*steps: int) -> None:
+        with tf.Graph().as_default(), tfv1.Session() as session:
+            variable = tfv1.get_variable("v", initializer=np.arange(1000, dtype=np.float32))
+            session.run(variable.initializer)
+            saver = tfv1.train.Saver(max_to_keep=None)
+            for step in steps:
+                saver.save(session, str(tmp_path / "model"), step, write_meta_graph=False)
+
+    return save
+
+
+def names(directory) -> set[str]:
+    return {path.name for path in directory.iterdir()}
+
+
+def test_steps_are_sorted_as_numbers(save, tmp_path):
+    assert saved_steps(tmp_path) == []
+    save(1000, 8, 96)
+    assert saved_steps(tmp_path) == [8, 96, 1000]
+
+
+def test_the_newest_are_kept_and_what_failed_saves_left_is_removed(save, tmp_path):
+    save(8, 96, 1000)
+    (tmp_path / "model-2000.data-00000-of-00001").touch()
+    (tmp_path / "model-1000.data-00000-of-00001.tempstate42").touch()
+    (tmp_path / "model-2000_temp").mkdir()
+    (tmp_path / "Pong-v0.npz").touch()
+    remove_old(tmp_path, 2)
+    assert names(tmp_path) == {
+        "checkpoint", "Pong-v0.npz", *(f"model-{step}.{part}" for step in (96, 1000) for part in
+                                       ("index", "data-00000-of-00001")),
+    }  # fmt: skip
+
+
+def test_nothing_saved(tmp_path):
+    assert newest_whole(tmp_path) is None
+
+
+@pytest.mark.parametrize("part", ["index", "data-00000-of-00001"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "changed", "missing"])
+def test_a_damaged_checkpoint_is_passed_over(save, tmp_path, part, damage):
+    save(8, 16)
+    path = tmp_path / f"model-16.{part}"
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    else:
+        middle = len(content) // 2
+        changed = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        path.write_bytes({"empty": b"", "cut": content[:middle], "changed": changed}[damage])
+    assert newest_whole(tmp_path) == str(tmp_path / "model-8")
+
+
+def test_none_is_whole(save, tmp_path):
+    save(8)
+    (tmp_path / "model-8.data-00000-of-00001").write_bytes(b"")
+    with pytest.raises(UsageError, match="none of the 1 checkpoints"):
+        newest_whole(tmp_path)
+
+
+RECORDS = [{"epoch_num": epoch, "global_step": 8 * epoch, "entropy": 1.5} for epoch in (1, 2, 3)]
+STATS = json.dumps(RECORDS)
+
+
+@pytest.mark.parametrize(
+    ("text", "starting_epoch", "kept", "aside"),
+    [
+        (STATS, 4, 3, False),
+        (STATS, 3, 2, True),
+        (STATS[:-1], 4, 3, True),
+        (STATS[:-5], 4, 2, True),
+        (STATS[: len(STATS) // 2], 4, 1, True),
+        ("[", 4, 0, True),
+        ("", 4, 0, True),
+        ("\x00\x01", 4, 0, True),
+    ],
+)
+def test_statistics_end_where_the_run_resumes(tmp_path, text, starting_epoch, kept, aside):
+    path = tmp_path / "stats.json"
+    path.write_text(text)
+    mend_stats(tmp_path, starting_epoch)
+    assert json.loads(path.read_text()) == RECORDS[:kept]
+    copies = names(tmp_path) - {"stats.json"}
+    assert len(copies) == aside
+    assert all((tmp_path / name).read_text() == text for name in copies)
+
+
+def test_no_statistics_yet(tmp_path):
+    mend_stats(tmp_path, 1)
+    assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), tf.errors.ResourceExhaustedError(None, None, "No space left")]
+)
+def test_errors_of_the_disk_are_told_in_one_line(error, caplog):
+    with caplog.at_level(logging.ERROR), disk_errors_told("a file"):
+        raise error
+    (record,) = caplog.records or [None]
+    assert "a file could not be written (No space left" in record.message
+    assert "\n" not in record.message
+
+
+def test_other_errors_are_not_held_back():
+    with pytest.raises(ZeroDivisionError), disk_errors_told("a file"):
+        raise ZeroDivisionError

@@ -1,0 +1,81 @@
+"""Signals, in a process of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = """
+import signal, sys, time
+sys.path.insert(0, sys.argv[1])
+from stopping import StoppedError, StopRequest
+stop = StopRequest()
+stop.listen()
+if sys.argv[2] == "deferred":
+    stop.defer()
+print("ready", flush=True)
+try:
+    while True:
+        stop.check()
+        time.sleep(0.01)
+except StoppedError as stopped:
+    print(stopped, flush=True)
+    if sys.argv[3:] == ["slow"]:
+        time.sleep(60)
+sys.exit(stop.exit_status)
+"""
+
+
+def start(*args: str, ignored: tuple[int, ...] = ()) -> subprocess.Popen:
+    def prepare() -> None:
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
+
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(ROOT), *args], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True, preexec_fn=prepare)  # fmt: skip
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("when", ["deferred", "at once"])
+def test_a_signal_ends_with_its_status_and_a_word(number, when):
+    process = start(when)
+    process.send_signal(number)
+    out, error = process.communicate(timeout=10)
+    assert process.returncode == 128 + number
+    assert (number.name in out) == (when == "deferred")
+    assert (number.name in error) == (when == "deferred")
+    assert "Traceback" not in error
+
+
+def test_a_second_one_ends_at_once():
+    process = start("deferred", "slow")
+    process.send_signal(signal.SIGINT)
+    assert "SIGINT" in process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=10)
+    assert process.returncode == 143
+
+
+def test_what_was_ignored_stays_ignored():
+    process = start("deferred", ignored=(signal.SIGHUP,))
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+    assert process.returncode == 130
+
+
+def test_a_terminal_that_is_gone_is_written_to_without_an_error():
+    process = start("deferred")
+    os.close(process.stderr.fileno())  # nobody reads it any more
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(10) == 129
+    process.stderr = None
+    process.communicate()

@@ -1,0 +1,3 @@
+"""Stands in the way of python-prctl: as if it were not installed."""
+
+raise ImportError("fake: not installed")
