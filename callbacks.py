@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import math
+import socket
 import time
+from collections import deque
 from pathlib import Path
 
 from actor import ActorMaster
@@ -20,8 +23,12 @@ from stopping import StoppedError, StopRequest
 
 import numpy as np
 import psutil
+import tensorflow as tf
 from tensorpack import Callback, JSONWriter, tfv1
+from tensorpack.callbacks import MonitorBase
 from tensorpack.utils import logger
+
+_MAX_EVENTS = 10_000  # that wait while the disk is full
 
 
 class Evaluator(Callback):
@@ -205,3 +212,56 @@ class StatsWriter(JSONWriter):
         with disk_errors_told(str(path)):
             unfinished.write_text(json.dumps(self._stats))
             unfinished.replace(path)
+
+
+class EventWriter(MonitorBase):
+    """Writes TensorBoard's events after each epoch; what could not be written is tried again, in a new file.
+
+    An event file is a TFRecord file of ``Event`` messages. TensorFlow's own writer does not survive a full disk.
+    """
+
+    def __init__(self, directory: Path):
+        self._directory = directory
+        self._events: deque[tfv1.Event] = deque(maxlen=_MAX_EVENTS)
+        self._writer: tf.io.TFRecordWriter | None = None
+
+    def process_summary(self, summary):
+        """Keep a summary for the end of the epoch."""
+        self.process_event(tfv1.Event(summary=summary))
+
+    def process_event(self, evt):
+        """Keep an event for the end of the epoch."""
+        evt.wall_time, evt.step = time.time(), self.global_step
+        self._events.append(evt)
+
+    def _before_train(self):
+        self.process_event(tfv1.Event(graph_def=self.graph.as_graph_def().SerializeToString()))
+
+    def _trigger(self):
+        self._write()
+
+    def _after_train(self):
+        self._write()
+        self._close()
+
+    def _write(self) -> None:
+        with disk_errors_told("TensorBoard's events"):
+            try:
+                if self._writer is None:
+                    name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
+                    self._writer = tf.io.TFRecordWriter(str(self._directory / name))
+                    version = tfv1.Event(wall_time=time.time(), file_version="brain.Event:2")
+                    self._writer.write(version.SerializeToString())
+                for event in self._events:
+                    self._writer.write(event.SerializeToString())
+                self._writer.flush()
+                self._events.clear()
+            except (OSError, IndexError, tf.errors.OpError):  # IndexError: a file that may not grow
+                self._close()
+                raise
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            with contextlib.suppress(OSError, IndexError, tf.errors.OpError):
+                self._writer.close()
+            self._writer = None

@@ -28,12 +28,20 @@ def disk_errors_told(what: str):
     """Tell in one line that something could not be written, and go on."""
     try:
         yield
-    except (OSError, tf.errors.OpError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else error.message) or str(error)
+    except (OSError, IndexError, tf.errors.OpError) as error:  # IndexError: TensorFlow's for EFBIG
+        reason = _reason(error)
         logger.error(
             f"{what} could not be written ({first_line(reason)}). What was saved before is whole; training goes on, "
             "and the next save tries again: make room, or make the directory writable"
         )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    # TensorFlow says "path; reason", in an operation's error amid much else.
+    told = re.search(r"^\S+; (.+)$", str(error), re.MULTILINE)
+    return told[1] if told else str(error)
 
 
 class Checkpointer(Callback):

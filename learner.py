@@ -15,7 +15,7 @@ from pathlib import Path
 
 from actor import PROGRESS, ActorMaster
 from atari_wrapper import Protocol
-from callbacks import Evaluator, FiniteGuard, ModelExporter, StatsWriter, TrainingClock, WholeEpochs
+from callbacks import Evaluator, EventWriter, FiniteGuard, ModelExporter, StatsWriter, TrainingClock, WholeEpochs
 from checkpoint import Checkpointer, mend_stats, newest_whole, saved_steps
 from common import frame_statistics
 from config import CONFIG_FILE, Config, Schedule, UsageError, file_name
@@ -35,7 +35,7 @@ from tensorpack import (
     SimpleTrainer,
     tfv1,
 )
-from tensorpack.callbacks import ScalarPrinter, TFEventWriter
+from tensorpack.callbacks import ScalarPrinter
 from tensorpack.dataflow import DataFlowTerminated
 from tensorpack.graph_builder.training import AsyncMultiGPUBuilder, DataParallelBuilder
 from tensorpack.graph_builder.utils import LeastLoadedDeviceSetter
@@ -209,7 +209,7 @@ def train(
                 Checkpointer(output, config.max_to_keep, stop),
                 ModelExporter(model_path, config, protocol, cores, actor, evaluator, clock, stop),
             ],
-            monitors=[TFEventWriter(), StatsWriter(), ScalarPrinter()],
+            monitors=[EventWriter(output), StatsWriter(), ScalarPrinter()],
             session_creator=_session_creator(cores),
             session_init=session_init,
             steps_per_epoch=config.steps_per_epoch,

@@ -125,6 +125,7 @@ class SilentMaster:
 
 def test_silent_simulators_end_an_evaluation(monkeypatch):
     master = SilentMaster()
+    monkeypatch.setattr(common, "_STEP_TIMEOUT_S", 0.2)
     monkeypatch.setattr(common, "Nursery", lambda: None)
     monkeypatch.setattr(common, "SimulatorMaster", lambda *_: master)
     with pytest.raises(RuntimeError, match="no simulator made a step"):
