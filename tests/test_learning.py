@@ -8,12 +8,14 @@ import signal
 import time
 from pathlib import Path
 
+from bench.command_line import start
 from bench.learning import sampled
 from common import evaluate
 from model_file import load_policy, read_model
 
 import numpy as np
-from test_end_to_end import start
+
+XX
 
 GAME = "CrazyClimber-v0"
 TRAINING_S = 180
