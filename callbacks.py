@@ -15,10 +15,11 @@ from pathlib import Path
 from actor import ActorMaster
 from atari_wrapper import Protocol
 from checkpoint import disk_errors_told
-from common import EVALUATION, Scores, evaluate
+from common import EVALUATION, evaluate
 from config import Config, RunError, UsageError
 from model import NETWORKS, make_policy
 from model_file import read_model, write_model
+from score_report import Scores
 from stopping import StoppedError, StopRequest
 
 import numpy as np

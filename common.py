@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
-import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from atari_wrapper import FRAME_SHAPE, FRAMES_PER_S, STATE_SHAPE, Protocol, make_player, stack_frames
+from atari_wrapper import FRAME_SHAPE, FRAMES_PER_S, STATE_SHAPE, make_player, stack_frames
 from config import UsageError, file_name, spread
 from messages import REST, RUNNING
 from nursery import Nursery
+from score_report import Scores
 from simulator import ATARI_PLAYER
 from simulator_master import SimulatorClosedError, SimulatorMaster
 
@@ -33,39 +31,9 @@ _GAMES_PER_SIMULATOR = 8
 _STEP_TIMEOUT_S = 120.0
 _POLL_S = 0.5
 _STATISTICS_STEPS = 2000
-_SCORES_FILE = Path(__file__).resolve().parent / "scores.json"
 
 # States, uint8 [B, 84, 84, 12] -> policy, float32 [B, A], and value, float32 [B].
 Policy = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Raw scores of whole episodes."""
-
-    scores: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        return float(np.mean(self.scores))
-
-    @property
-    def stderr(self) -> float:
-        """Standard error of the mean; NaN for a single episode."""
-        n = len(self.scores)
-        return float(np.std(self.scores, ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
-
-    @property
-    def median(self) -> float:
-        return float(np.median(self.scores))
-
-    @property
-    def min(self) -> float:
-        return float(np.min(self.scores))
-
-    @property
-    def max(self) -> float:
-        return float(np.max(self.scores))
 
 
 def greedy_actions(policy: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -156,41 +124,6 @@ def evaluate(
     finally:
         master.close()
     return Scores(tuple(score for block in blocks for env in block.finished for score in env))
-
-
-def published_score(env_id: str) -> float | None:
-    """The original's published score of a ``-v0`` game; None for others, whose protocol is another."""
-    if not env_id.endswith("-v0"):
-        return None
-    return json.loads(_SCORES_FILE.read_text())["scores"].get(env_id.removesuffix("-v0"))
-
-
-def report_scores(scores: Scores, protocol: Protocol, directory: Path, report: Callable[[str], None] = print) -> Path:
-    """Print an evaluation beside the published score, and write it to ``eval.json``; returns the file."""
-    published = published_score(protocol.env)
-    record = {
-        "env": protocol.env,
-        "episodes": len(scores.scores),
-        "mean": scores.mean,
-        "stderr": scores.stderr if math.isfinite(scores.stderr) else None,
-        "median": scores.median,
-        "min": scores.min,
-        "max": scores.max,
-        "published": published,
-        "scores": scores.scores,
-        "protocol": f"{EVALUATION}; {protocol}",
-    }
-    report(
-        f"{protocol.env}, {len(scores.scores)} episodes, {EVALUATION}, raw scores: "
-        f"mean {scores.mean:.2f} +- {scores.stderr:.2f} (standard error), median {scores.median:.10g}, "
-        f"min {scores.min:.10g}, max {scores.max:.10g}"
-    )
-    report(f"published by the original: {published if published is not None else 'none for this environment'}")
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / "eval.json"
-    path.write_text(json.dumps(record, indent=2) + "\n")
-    report(f"written to {path}")
-    return path
 
 
 def frame_statistics(env_id: str, seed: int) -> tuple[np.ndarray, float]:

@@ -1,12 +1,11 @@
 """The run's configuration: one frozen dataclass, its fields the flags of the command line.
 
-``parse_args`` turns the command line into a ``Config`` in which what was not given is still ``None``;
+``flags.parse_args`` turns the command line into a ``Config`` in which what was not given is still ``None``;
 ``Config.resolve`` fills that in for the machine. From then on nothing is set from anywhere else.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import math
@@ -14,7 +13,9 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-TASKS = ("train", "play", "eval", "dump_video")
+TASKS = ("train", "play", "eval", "dump_video", "info", "plot", "doctor")
+MODEL_TASKS = ("play", "eval", "dump_video", "info")  # which need --load
+DEFAULT_ENV = "Pong-v0"
 NETWORKS = ("batch-a3c", "small")
 CORRECTIONS = ("clipped-is", "vtrace", "clipped-surrogate")
 GRADIENT_CLIPS = ("per-tensor", "global-norm")
@@ -78,12 +79,18 @@ class Config:
 
     # fmt: off
     task: str = _flag("train", "task", "what to do", choices=TASKS)
-    env: str = _flag("Pong-v0", "task", "Atari environment id: Pong-v0, ALE/Pong-v5, BreakoutNoFrameskip-v4 ...")
+    env: str | None = _flag(None, "task", "Atari environment id: Pong-v0, ALE/Pong-v5, BreakoutNoFrameskip-v4 ... "
+                            f"(default: what the --load file was trained on, else {DEFAULT_ENV})")
     gpu: str | None = _flag(None, "task", "GPUs, a list such as 0 or 0,1; of n > 1 the last ceil(n/2) infer, the rest "
                             "train (default: GPU 0 if there is one)")
-    load: str | None = _flag(None, "task", "weights: an .npz, or a TensorFlow checkpoint")
-    output: str | None = _flag(None, "task", "output directory (default: train_log/train-atari-ENV)")
-    episode: int = _flag(100, "task", "episodes to evaluate or to record", low=1)
+    load: tuple[str, ...] = _flag((), "task", "weights: an .npz, or a TensorFlow checkpoint; eval and info take "
+                                  "several, and directories of .npz files")
+    output: tuple[str, ...] = _flag((), "task", "output directory (default: train_log/train-atari-ENV); plot takes "
+                                    "several, the runs to draw, and draws into the first")
+    episode: int = _flag(100, "task", "episodes to play, to evaluate or to record", low=1)
+    watch: int | None = _flag(None, "task", "train and play: serve a page on http://127.0.0.1:N that shows the "
+                              "agent play", low=1, high=65535)
+    overlay: bool = _flag(False, "task", "dump_video: draw the policy and the value beside the frames")
     resume: bool = _flag(False, "task", "continue the training run in the output directory")
     seed: int = _flag(0, "task", "seed of the weights, the games and the actions", low=0, high=2**31 - 1)
 
@@ -166,8 +173,8 @@ class Config:
         if self.num_envs is not None:
             processes = min(processes, self.num_envs) if self.simulator_proc is None else processes
         chosen = dict(
-            _LEARNING_DEFAULTS[network],
-            output=self.default_output(),
+            LEARNING_DEFAULTS[network],
+            env=self.env or DEFAULT_ENV,
             network=network,
             simulator_proc=processes,
             num_envs=max(self.num_envs or (20 * cores if self.simulator_proc is None else 1), processes),
@@ -211,8 +218,15 @@ class Config:
             f"or --batch-size {multiple}"
         )
 
-    def default_output(self) -> str:
-        return str(Path("train_log") / f"train-atari-{file_name(self.env)}")
+    @property
+    def directory(self) -> str:
+        """The output directory; the first one where several are named."""
+        return self.output[0] if self.output else f"train_log/train-atari-{file_name(self.env or DEFAULT_ENV)}"
+
+    @property
+    def model(self) -> str | None:
+        """The model file to start from or to use; the first one where several are named."""
+        return self.load[0] if self.load else None
 
     @property
     def envs_per_simulator(self) -> tuple[int, ...]:
@@ -225,7 +239,7 @@ class Config:
 
     def saved(self) -> Config:
         """The configuration saved in this one's output directory, to be resumed; this one if there is none."""
-        path = Path(self.output or self.default_output()) / CONFIG_FILE
+        path = Path(self.directory) / CONFIG_FILE
         try:
             record = json.loads(path.read_text()) if path.is_file() else {}
             fields = {f.name: f for f in dataclasses.fields(self) if record.get(f.name) is not None}
@@ -235,7 +249,8 @@ class Config:
             }
         except (OSError, ValueError, AttributeError) as error:
             raise UsageError(f"{path} cannot be read ({error}): mend it, or start afresh with a new --output") from None
-        values.pop("load", None)  # the run has weights of its own by now
+        for name in ("load", "output", "watch"):  # weights of its own; where it is by now; of that time
+            values.pop(name, None)
         return dataclasses.replace(self, **values)
 
     def save(self, path: Path) -> None:
@@ -246,7 +261,7 @@ class Config:
 
 
 # What the learner does by default. The original's, and what learns on a machine without a GPU.
-_LEARNING_DEFAULTS = {
+LEARNING_DEFAULTS = {
     "batch-a3c": {
         "batch_size": 128,
         "local_time_max": 5,
@@ -269,7 +284,7 @@ _LEARNING_DEFAULTS = {
         "pool_states": 2560,
         "sample_reuse": 1,
         "queue_size": 2,
-        "learning_rate": Schedule(5e-4, ((16_128, 1e-4), (54_528, 3e-5))),
+        "learning_rate": Schedule(5e-4, ((16_128, 1e-4), (80_000, 3e-5))),
         "entropy_beta": Schedule(0.01, ((16_128, 0.002),)),
         "value_weight": 0.5,
         "adam_epsilon": 1e-5,
@@ -277,94 +292,6 @@ _LEARNING_DEFAULTS = {
         "gradient_clip_norm": 0.5,
     },
 }
-
-_GROUPS = {
-    "task": "task",
-    "simulation": "simulation",
-    "prediction": "prediction",
-    "learning": "learning (what is not given here depends on the network: the original's for batch-a3c)",
-    "schedule": "schedule",
-}
-
-
-def _default_text(name: str, default) -> str:
-    if default is not None:
-        return "" if default is False else f" (default: {default})"
-    values = [_LEARNING_DEFAULTS[network].get(name) for network in NETWORKS]
-    if values == [None, None]:
-        return ""
-    first, second = ("the batch size" if v is None else v for v in values)
-    return f" (default: {first} for batch-a3c, {second} for small)"
-
-
-def _schedule(text: str) -> Schedule:
-    try:
-        return Schedule.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no VALUE[,UPDATE:VALUE...]: {error}") from None
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """Build the command line's parser from the fields of ``Config``."""
-
-    class Parser(argparse.ArgumentParser):
-        def error(self, message):
-            raise UsageError(f"{message} (--help lists all flags)")
-
-    parser = Parser(
-        prog="train-atari.py",
-        description="Train, watch, score and record A3C agents on Atari games.",
-        epilog="A step is one action of the agent, a frame one of the emulator, an update one applied gradient.",
-        allow_abbrev=False,
-    )
-    groups = {key: parser.add_argument_group(title) for key, title in _GROUPS.items()}
-    types = {"int": int, "float": float, "Schedule": _schedule}
-    for f in dataclasses.fields(Config):
-        options = {"default": None, "help": f.metadata["help"].replace("%", "%%") + _default_text(f.name, f.default)}
-        kind = f.type.split(" ")[0]
-        if kind == "bool":
-            options["action"] = argparse.BooleanOptionalAction if f.default is None else "store_true"
-        else:
-            options["type"] = types.get(kind, str)
-            options["metavar"] = {"int": "N", "float": "X", "Schedule": "SCHEDULE"}.get(kind, f.name.upper())
-        if "choices" in f.metadata:
-            options["choices"] = f.metadata["choices"]
-            options["metavar"] = "{" + ",".join(options["choices"]) + "}"
-        groups[f.metadata["group"]].add_argument("--" + f.name.replace("_", "-"), **options)
-    return parser
-
-
-def parse_args(argv: list[str] | None = None) -> Config:
-    """Parse and check the command line.
-
-    Raises:
-        UsageError: an unknown flag or a value out of its range, in one line.
-    """
-    given = {name: value for name, value in vars(make_parser().parse_args(argv)).items() if value is not None}
-    for f in dataclasses.fields(Config):
-        value = given.get(f.name)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            low, high = f.metadata.get("low", -math.inf), f.metadata.get("high", math.inf)
-            if not low <= value <= high:
-                limits = f"at least {low}" if high == math.inf else f"from {low} to {high}"
-                raise UsageError(f"--{f.name.replace('_', '-')} {value} is out of range: it must be {limits}")
-    config = Config(**given)
-    if config.resume:
-        saved = config.saved()
-        if config.num_envs is not None:
-            saved = dataclasses.replace(saved, simulator_proc=None)
-        config = dataclasses.replace(saved, **given)
-    if config.gpu is not None:
-        parts = config.gpu.split(",")
-        if not all(part.isdecimal() for part in parts) or len(set(map(int, parts))) != len(parts):
-            raise UsageError(f"--gpu {config.gpu!r} is no list of GPU numbers: type for example --gpu 0 or --gpu 0,1")
-    if config.task != "train" and not config.load:
-        raise UsageError(f"--task {config.task} needs a model: add --load FILE.npz")
-    if config.resume and config.task != "train":
-        raise UsageError("--resume is for --task train")
-    if config.resume and config.load:
-        raise UsageError("--resume and --load exclude each other: --load starts a new run from the file's weights")
-    return config
 
 
 def first_line(error: object) -> str:

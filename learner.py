@@ -107,7 +107,7 @@ def prepare_output(config: Config) -> str | None:
     Raises:
         UsageError: the directory holds another run, or none to resume, or cannot be written.
     """
-    output = Path(config.output)
+    output = Path(config.directory)
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output} is a file: name a directory with --output")
     holds_run = (output / CONFIG_FILE).exists() or bool(saved_steps(output))
@@ -140,7 +140,7 @@ def train(
         RunError: it cannot go on.
     """
     checkpoint = prepare_output(config)
-    output = Path(config.output)
+    output = Path(config.directory)
     logger.set_logger_dir(str(output), action="k")
     logger.info(describe(config, cores))
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is no reason to print tracebacks

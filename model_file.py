@@ -104,6 +104,66 @@ def _read_checkpoint(path: str) -> dict[str, np.ndarray]:
         raise UsageError(f"{path} is no readable checkpoint ({first_line(error)})") from None
 
 
+def expand(paths: tuple[str, ...]) -> list[str]:
+    """The files that ``--load`` names: a directory stands for its ``.npz`` files, if it has any.
+
+    Raises:
+        UsageError: there is no file or directory of that name.
+    """
+    files = []
+    for path in paths:
+        if not os.path.exists(path) and not os.path.exists(f"{path}.index"):
+            raise UsageError(f"there is no model file {path}")
+        files += [str(file) for file in sorted(Path(path).glob("*.npz"))] or [path]
+    return files
+
+
+def environment_of(model: ModelFile, env: str | None) -> str:
+    """The environment to use a model in: the one it says, or ``env`` if it does not say.
+
+    Raises:
+        UsageError: it says another than ``env``; or neither says anything.
+    """
+    trained_on = model.metadata.get("env")
+    if trained_on is None and env is None:
+        stem = Path(model.path).stem
+        example = stem if stem.endswith("-v0") else "Breakout-v0"
+        raise UsageError(f"{model.path} does not say its game: add --env, for example --env {example}")
+    if None not in (trained_on, env) and trained_on != env:
+        raise UsageError(
+            f"{model.path} was trained on {trained_on}: what it scores in {env} is no score of {env}; leave --env out"
+        )
+    return trained_on or env
+
+
+def describe(model: ModelFile) -> str:
+    """What a model file says of itself, and what its weights tell, a line for each fact."""
+    said = model.metadata
+    protocol, evaluation = said.get("protocol") or {}, said.get("evaluation") or {}
+    facts = {
+        "file": model.path,
+        "game": said.get("env"),
+        "protocol": protocol and str(Protocol(**{name: _untangled(value) for name, value in protocol.items()})),
+        "network": f"{model.network}, {sum(value.size for value in model.variables.values()):,} numbers",
+        "actions": f"{model.num_actions}" + (f" ({' '.join(protocol['actions'])})" if protocol else ""),
+        "trained for": "steps" in said and (
+            f"{said['steps']:,} steps ({said['emulator_frames']:,} frames), {said['updates']:,} updates, "
+            f"{said['train_minutes']:g} minutes on {said['cores']} cores, seed {said['seed']}"
+        ),
+        "score in training": said.get("online_score") is not None and f"{said['online_score']:.2f}, the last episodes",
+        "evaluated": evaluation and (
+            f"{evaluation['mean']:.2f} +- {evaluation['stderr']:.2f}, {evaluation['episodes']} episodes, "
+            f"{evaluation['protocol']}"
+        ),
+        "written with": ", ".join(f"{name} {version}" for name, version in said.get("versions", {}).items()),
+    }  # fmt: skip
+    return "\n".join(f"{name + ':':18} {fact or 'the file does not say'}" for name, fact in facts.items())
+
+
+def _untangled(value):
+    return tuple(value) if isinstance(value, list) else value
+
+
 def check_model(model: ModelFile, protocol: Protocol, network: str) -> None:
     """Refuse a model that is for another game or another network. Raises UsageError."""
     if model.num_actions != len(protocol.actions):

@@ -42,16 +42,11 @@ def fail(message: str) -> None:
 
 
 def main(stop: StopRequest) -> None:
-    from config import RunError, UsageError, parse_args
-    from machine import usable_cores
+    from config import RunError, UsageError
+    from flags import parse_args
 
     try:
-        config = parse_args()
-        from atari_wrapper import get_protocol
-
-        protocol = get_protocol(config.env)
-        print(protocol, flush=True)
-        run(config, protocol, usable_cores(), stop)
+        run(parse_args(), stop)
     except UsageError as error:
         fail(str(error))
     except RunError as error:
@@ -76,36 +71,95 @@ def quiet_stderr():
         os.close(null)
 
 
-def run(config, protocol, cores: int, stop: StopRequest) -> None:
-    with quiet_stderr():
-        import common
-        import learner
-    from model_file import check_model, load_policy, read_model
+def run(config, stop: StopRequest) -> None:
+    from atari_wrapper import get_protocol
 
+    if config.task == "plot":
+        from curves import plot_runs
+
+        print(f"written to {plot_runs([Path(run) for run in config.output])}")
+        return
+    if config.env:
+        get_protocol(config.env)  # a wrong one is told before TensorFlow is loaded, which takes seconds
+    with quiet_stderr():
+        import model_file
+    if config.task == "info":
+        print("\n\n".join(model_file.describe(model_file.read_model(path)) for path in model_file.expand(config.load)))
+        return
     stop.defer()
-    model_file = None
-    if config.load:
-        model_file = read_model(config.load)
-        check_model(model_file, protocol, config.network)
-        config = dataclasses.replace(config, network=model_file.network)
+    {"train": train, "play": play, "dump_video": dump_video, "eval": evaluate}[config.task](config, stop)
+
+
+def train(config, stop: StopRequest) -> None:
+    import learner
+    from atari_wrapper import get_protocol
+    from config import DEFAULT_ENV
+    from machine import usable_cores
+    from model_file import check_model, read_model
+
+    model = read_model(config.model) if config.model else None
+    env = config.env or (model and model.metadata.get("env")) or DEFAULT_ENV
+    protocol = get_protocol(env)
+    print(protocol, flush=True)
+    if model is not None:
+        check_model(model, protocol, config.network)
+        config = dataclasses.replace(config, network=model.network)
+    num_gpus, cores = learner.visible_gpus(config.gpu_ids), usable_cores()
+    if len(config.gpu_ids) > num_gpus:
+        learner.warn_missing_gpus(config, num_gpus)
+    config = dataclasses.replace(config, env=env).resolve(cores, num_gpus)
+    learner.train(config, protocol, model, cores, num_gpus, stop)
+
+
+def load_agent(path: str, config):
+    """A model file's protocol and policy, checked against the flags."""
+    import learner
+    from atari_wrapper import get_protocol
+    from machine import usable_cores
+    from model_file import check_model, environment_of, load_policy, read_model
+
+    model = read_model(path)
+    protocol = get_protocol(environment_of(model, config.env))
+    print(protocol, flush=True)
+    check_model(model, protocol, config.network)
     num_gpus = learner.visible_gpus(config.gpu_ids)
     if len(config.gpu_ids) > num_gpus:
         learner.warn_missing_gpus(config, num_gpus)
-    if config.task == "train":
-        config = config.resolve(cores, num_gpus)
-        learner.train(config, protocol, model_file, cores, num_gpus, stop)
-        return
-    policy = load_policy(model_file, cores)
-    output = Path(config.output or config.default_output())
-    if config.task == "play":
-        common.play(policy, config.env, config.episode, config.seed, check_stop=stop.check)
-    elif config.task == "dump_video":
-        common.record(policy, config.env, config.episode, output, config.seed, check_stop=stop.check)
-    else:
+    return protocol, load_policy(model, usable_cores())
+
+
+def play(config, stop: StopRequest) -> None:
+    import common
+
+    protocol, policy = load_agent(config.model, config)
+    common.play(policy, protocol.env, config.episode, config.seed, check_stop=stop.check)
+
+
+def dump_video(config, stop: StopRequest) -> None:
+    import common
+
+    protocol, policy = load_agent(config.model, config)
+    directory = Path(dataclasses.replace(config, env=protocol.env).directory)
+    common.record(policy, protocol.env, config.episode, directory, config.seed, check_stop=stop.check)
+
+
+def evaluate(config, stop: StopRequest) -> None:
+    import common
+    import score_report
+    from machine import usable_cores
+    from model_file import expand
+
+    evaluations = []
+    for path in expand(config.load):
+        protocol, policy = load_agent(path, config)
         scores = common.evaluate(
-            policy, {"env_id": config.env}, config.episode, 2 * cores, config.seed, check_stop=stop.check
+            policy, {"env_id": protocol.env}, config.episode, 2 * usable_cores(), config.seed, check_stop=stop.check
         )
-        common.report_scores(scores, protocol, output)
+        evaluations.append(score_report.Evaluation(path, protocol, common.EVALUATION, scores))
+    several = len(evaluations) > 1 and not config.output
+    env = evaluations[0].protocol.env
+    directory = "train_log/eval" if several else dataclasses.replace(config, env=env).directory
+    score_report.report(evaluations, Path(directory))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from pathlib import Path
 from atari_wrapper import get_protocol
 from bench import harness
 from bench.simulators import step_seconds
-from config import Config, parse_args
+from config import Config
+from flags import parse_args
 from machine import usable_cores
 from unroll import Batch, empty_batch
 

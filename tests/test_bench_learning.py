@@ -6,7 +6,7 @@ import json
 
 import bench.learning as learning
 from bench.learning import Experiment
-from config import parse_args
+from flags import parse_args
 
 import cv2
 import numpy as np

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from bench import peers, scaling
-from config import parse_args
+from flags import parse_args
 
 import numpy as np
 import pytest
