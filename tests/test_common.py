@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import math
 from pathlib import Path
 
 import common
-from atari_wrapper import FRAME_SHAPE, STATE_SHAPE, Protocol, make_player
-from common import Scores, evaluate, greedy_actions, play, play_episode, published_score, record, report_scores
+from atari_wrapper import FRAME_SHAPE, STATE_SHAPE, make_player
+from common import evaluate, greedy_actions, play, play_episode, record
 from config import UsageError
+from score_report import Scores
 
 import fake_lengths
 import gymnasium
@@ -133,21 +131,7 @@ def test_silent_simulators_end_an_evaluation(monkeypatch):
     assert master.closed
 
 
-# Statistics and choices
-
-
-@pytest.mark.parametrize(
-    ("scores", "mean", "stderr", "median", "low", "high"),
-    [
-        ((1.0, 2.0, 6.0), 3.0, math.sqrt(7 / 3), 2.0, 1.0, 6.0),
-        ((-21.0, -20.0), -20.5, 0.5, -20.5, -21.0, -20.0),
-        ((5.0,), 5.0, math.nan, 5.0, 5.0, 5.0),
-    ],
-)
-def test_statistics(scores, mean, stderr, median, low, high):
-    got = Scores(scores)
-    assert (got.mean, got.median, got.min, got.max) == (mean, median, low, high)
-    assert got.stderr == pytest.approx(stderr, nan_ok=True)
+# Choices
 
 
 def test_greedy_actions_are_random_one_time_in_a_hundred():
@@ -160,64 +144,6 @@ def test_greedy_actions_are_random_one_time_in_a_hundred():
     assert len(others) / len(best) == pytest.approx(0.01 * 3 / 4, rel=0.1)  # a random action may be the best one
     for other in range(1, NUM_ACTIONS):
         assert np.mean(others == other) == pytest.approx(1 / 3, abs=0.06)
-
-
-@pytest.mark.parametrize(
-    ("env_id", "score"),
-    [
-        ("Pong-v0", 21),
-        ("Breakout-v0", 667),
-        ("JourneyEscape-v0", -407),
-        ("Pong-v4", None),
-        ("ALE/Pong-v5", None),
-        ("PongNoFrameskip-v0", None),
-        ("Pong", None),
-    ],
-)
-def test_published_score(env_id, score):
-    assert published_score(env_id) == score
-
-
-# report_scores
-
-PROTOCOL = Protocol("Pong-v0", (2, 4), 0.25, ("NOOP", "FIRE"), 60_000, 240_000)
-
-
-def test_report(tmp_path, capsys):
-    path = report_scores(Scores((18.0, 21.0, 21.0)), PROTOCOL, tmp_path / "new" / "output")
-    assert path == tmp_path / "new" / "output" / "eval.json"
-    record = json.loads(path.read_text())
-    assert list(record) == [
-        "env", "episodes", "mean", "stderr", "median", "min", "max", "published", "scores", "protocol"
-    ]  # fmt: skip
-    assert record.pop("protocol") == f"greedy with 1% random actions; {PROTOCOL}"
-    assert record.pop("stderr") == pytest.approx(1)
-    assert record == {
-        "env": "Pong-v0", "episodes": 3, "mean": 20, "median": 21, "min": 18, "max": 21, "published": 21,
-        "scores": [18, 21, 21],
-    }  # fmt: skip
-    printed = capsys.readouterr().out
-    facts = ("Pong-v0, 3 episodes", "mean 20.00 +- 1.00", "median 21", "min 18", "max 21", "original: 21", str(path))
-    for text in facts:
-        assert text in printed
-
-
-def test_report_of_one_episode_is_plain_json(tmp_path):
-    lines = []
-    protocol = dataclasses.replace(PROTOCOL, env="ALE/Pong-v5")
-    path = report_scores(Scores((-3.0,)), protocol, tmp_path, lines.append)
-    record = json.loads(path.read_text(), parse_constant=pytest.fail)  # NaN is no JSON
-    assert record["stderr"] is None
-    assert record["published"] is None
-    assert any("none for this environment" in line for line in lines)
-
-
-@pytest.mark.parametrize("score", [0.0, -407.0, 0.5, 407_432.0, 1_234_567.0])
-def test_report_prints_scores_in_full(tmp_path, score):
-    lines = []
-    report_scores(Scores((score, score)), PROTOCOL, tmp_path, lines.append)
-    text = f"{score:.10g}"
-    assert f"median {text}, min {text}, max {text}" in lines[0]
 
 
 # play

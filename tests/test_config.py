@@ -1,4 +1,4 @@
-"""The command line and what becomes of it: by table, and against the numbers of the original."""
+"""The configuration: by table, and against the numbers of the original."""
 
 from __future__ import annotations
 
@@ -7,28 +7,14 @@ import json
 import re
 
 import config
-from config import Config, Schedule, UsageError, file_name, parse_args, spread
+from config import Config, Schedule, UsageError, file_name, spread
+from flags import parse_args
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
 FIELDS = dataclasses.fields(Config)
-NUMBERS = [f for f in FIELDS if f.type.split(" ")[0] in ("int", "float")]
-
-
-def flag(field: dataclasses.Field) -> str:
-    return "--" + field.name.replace("_", "-")
-
-
-def refusal(*argv: str) -> str:
-    """The one line in which a command line is refused."""
-    with pytest.raises(UsageError) as caught:
-        parse_args(list(argv))
-    text = str(caught.value)
-    assert text
-    assert "\n" not in text
-    return text
 
 
 # Schedule
@@ -57,7 +43,8 @@ def test_schedule_parse(text):
 def test_schedule_refuses(text):
     with pytest.raises(ValueError, match=r".+"):
         Schedule.parse(text)
-    assert "--learning-rate" in refusal("--learning-rate", text)
+    with pytest.raises(UsageError, match="--learning-rate"):
+        parse_args(["--learning-rate", text])
 
 
 RATES = st.floats(0, 1e6, allow_subnormal=False)
@@ -68,90 +55,6 @@ RATES = st.floats(0, 1e6, allow_subnormal=False)
 def test_schedule_text_holds_it(initial, changes):
     schedule = Schedule(initial, tuple(sorted(changes)))
     assert Schedule.parse(str(schedule)) == schedule
-
-
-# parse_args
-
-
-def test_defaults_are_the_originals():
-    assert parse_args([]) == Config()
-    given_to_all = {"task": "train", "episode": 100, "gamma": 0.99, "predict_batch_size": 16}
-    assert given_to_all.items() <= dataclasses.asdict(Config()).items()
-    assert Config().max_epoch == 1000
-
-
-PARSED = {
-    "--env Breakout-v0 --gpu 0": {"env": "Breakout-v0", "gpu": "0", "gpu_ids": (0,)},
-    "--gpu 0,1": {"gpu_ids": (0, 1)},
-    "--gpu 3,10": {"gpu_ids": (3, 10)},
-    "": {"gpu": None, "gpu_ids": (), "load": None, "output": None, "normalize_advantages": None},
-    "--task play --env Breakout-v0 --load B.npz": {"task": "play", "load": "B.npz"},
-    "--task dump_video --load B.npz --output out --episode 3": {"task": "dump_video", "output": "out", "episode": 3},
-    "--task eval --load B.npz --episode 100": {"task": "eval", "episode": 100},
-    "--normalize-advantages": {"normalize_advantages": True},
-    "--no-normalize-advantages": {"normalize_advantages": False},
-    "--learning-rate 1e-3,5:1e-4": {"learning_rate": Schedule(1e-3, ((5, 1e-4),))},
-    "--seed 2147483647": {"seed": 2**31 - 1},
-}
-
-
-@pytest.mark.parametrize("line", PARSED)
-def test_parse_args(line):
-    parsed = parse_args(line.split())
-    assert {name: getattr(parsed, name) for name in PARSED[line]} == PARSED[line]
-
-
-REFUSED = {  # and what the line must name
-    "--batch-size x": "--batch-size",
-    "--batch-size 1.5": "--batch-size",
-    "--gamma x": "--gamma",
-    "--gamma nan": "--gamma",
-    "--gamma 1.01": "from 0.0 to 1.0",
-    "--learning-rate fast": "--learning-rate",
-    "--seed -1": "--seed",
-    "--steps-per-epoch -3": "at least 1",
-    "--task sleep": "dump_video",
-    "--network big": "batch-a3c",
-    "--correction none": "clipped-is",
-    "--simulator-procs 3": "--simulator-procs",
-    "--simulator 3": "--simulator",
-    "train": "train",
-    "--env": "--env",
-    "--task play": "--load",
-    "--task eval": "--load",
-    "--task dump_video": "--load",
-    "--resume --load x.npz": "--resume",
-    "--resume --task eval --load x.npz": "--resume",
-}
-
-
-@pytest.mark.parametrize("line", REFUSED)
-def test_parse_args_refuses(line):
-    assert REFUSED[line] in refusal(*line.split())
-
-
-@pytest.mark.parametrize("gpus", ["", ",", "0,", ",0", "a", "-1", "0 1", "1.0", "0x1", "0,0", "1,0,1", "0,00", "all"])
-def test_bad_gpu_lists(gpus):
-    assert "--gpu 0,1" in refusal("--gpu", gpus)
-
-
-LIMITS = [(f, end) for f in NUMBERS for end in ("low", "high") if end in f.metadata]
-
-
-@pytest.mark.parametrize(("field", "end"), LIMITS, ids=lambda part: getattr(part, "name", part))
-def test_limits(field, end):
-    limit = field.metadata[end]
-    assert getattr(parse_args([flag(field), str(limit)]), field.name) == limit
-    beyond = limit + (1 if field.type.startswith("int") else abs(limit) + 0.5) * (1 if end == "high" else -1)
-    assert str(limit) in refusal(flag(field), str(beyond))
-
-
-def test_help_names_every_flag(capsys):
-    with pytest.raises(SystemExit) as caught:
-        parse_args(["--help"])
-    assert caught.value.code == 0
-    words = capsys.readouterr().out.split()
-    assert [flag(f) for f in FIELDS if not any(flag(f) in word for word in words)] == []
 
 
 # resolve
@@ -213,7 +116,7 @@ def test_batch_a3c_is_the_originals(resolved, expected):
 @pytest.mark.parametrize("network", config.NETWORKS)
 def test_resolved_leaves_nothing_open(network, num_gpus):
     resolved = resolve(f"--network {network}", num_gpus=num_gpus)
-    assert [f.name for f in FIELDS if getattr(resolved, f.name) is None] == ["gpu", "load", "max_policy_lag"]
+    assert [f.name for f in FIELDS if getattr(resolved, f.name) is None] == ["gpu", "watch", "max_policy_lag"]
     assert resolved.resolve(cores=64, num_gpus=0) == resolved
 
 
@@ -235,7 +138,7 @@ def test_what_is_given_is_kept(network):
         "--pool-states 384 --no-normalize-advantages --learning-rate 0.5 --entropy-beta 0 "
         "--value-weight 0.25 --adam-epsilon 0.5 --gradient-clip global-norm --gradient-clip-norm 9 "
         "--steps-per-epoch 5 --eval-every 2 --eval-episode 3 "
-        "--queue-size 7 --predictor-thread-per-gpu 2 --simulator-proc 5 --num-envs 11 --output there"
+        "--queue-size 7 --predictor-thread-per-gpu 2 --simulator-proc 5 --num-envs 11 --env Breakout-v0"
     )
     parsed = parse_args([*given_flags.split(), "--network", network])
     assert parsed.resolve(cores=2, num_gpus=1) == parsed
@@ -322,8 +225,13 @@ def test_resolve_refuses(line, named):
     ],
 )
 def test_default_output(env, output):
-    assert resolve(f"--env {env}").output == output
+    assert resolve(f"--env {env}").directory == output
     assert output.endswith(file_name(env))
+
+
+def test_the_environment_is_pong_where_none_is_named():
+    assert resolve().env == "Pong-v0"
+    assert parse_args([]).directory == resolve().directory == "train_log/train-atari-Pong-v0"
 
 
 @pytest.mark.parametrize("line", ["", "--gpu 0,1 --seed 3 --learning-rate 1e-3,5:1e-4 --no-normalize-advantages"])
@@ -333,13 +241,15 @@ def test_saved_configuration_reads_back(line, tmp_path):
     resolved.save(path)
     record = json.loads(path.read_text())
     schedules = {f.name: Schedule.parse(record[f.name]) for f in FIELDS if f.type.startswith("Schedule")}
-    assert Config(**(record | schedules)) == resolved
+    paths = {name: tuple(record[name]) for name in ("load", "output")}
+    assert Config(**(record | schedules | paths)) == resolved
 
 
 def test_resume_takes_up_the_saved_configuration(tmp_path):
     line = f"--output {tmp_path} --env Breakout-v0 --seed 5 --num-envs 9 --learning-rate 1e-3,5:1e-4 --max-epoch 3"
     resolved = resolve(line)
-    dataclasses.replace(resolved, load="weights.npz").save(tmp_path / config.CONFIG_FILE)
+    past = {"load": ("weights.npz",), "output": ("where/it/was",), "watch": 8000}
+    dataclasses.replace(resolved, **past).save(tmp_path / config.CONFIG_FILE)
     taken = parse_args(["--resume", "--output", str(tmp_path), "--max-epoch", "7"])
     assert taken == dataclasses.replace(resolved, resume=True, max_epoch=7)
 
@@ -347,7 +257,10 @@ def test_resume_takes_up_the_saved_configuration(tmp_path):
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"learning_rate": "x"}'])
 def test_resume_of_a_broken_configuration(text, tmp_path):
     (tmp_path / config.CONFIG_FILE).write_text(text)
-    assert str(tmp_path) in refusal("--resume", "--output", str(tmp_path))
+    with pytest.raises(UsageError) as caught:
+        parse_args(["--resume", "--output", str(tmp_path)])
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 # spread

@@ -87,21 +87,27 @@ def test_resume_continues_the_run(trained):
 
 
 def test_eval_plays_the_number_of_episodes_and_reports(trained, tmp_path):
-    out = run(
-        "--task", "eval", "--env", "Pong-v0", "--load", str(trained / "Pong-v0.npz"), "--episode", "3",
-        "--output", str(tmp_path),
-    )  # fmt: skip
-    record = json.loads((tmp_path / "eval.json").read_text())
-    assert len(record["scores"]) == record["episodes"] == 3
-    assert record["published"] == 21
-    assert record["mean"] == pytest.approx(np.mean(record["scores"]))
-    assert f"mean {record['mean']:.2f}" in out
+    out = run("--task", "eval", "--load", str(trained), "--episode", "3", "--output", str(tmp_path))
+    records = json.loads((tmp_path / "eval.json").read_text())
+    assert [Path(record["model"]).name for record in records] == ["Pong-v0-best.npz", "Pong-v0.npz"]
+    for record in records:
+        assert len(record["scores"]) == record["episodes"] == 3
+        assert record["published"] == 21
+        assert record["mean"] == pytest.approx(np.mean(record["scores"]))
+        assert f" {record['mean']:.2f} " in out
+    assert (tmp_path / "eval.md").read_text().rstrip() in out
+    assert (tmp_path / "eval.csv").exists()
+
+
+def test_info_tells_what_a_model_is(trained):
+    out = run("--task", "info", "--load", str(trained / "Pong-v0.npz"))
+    assert re.search(r"game: +Pong-v0\n", out)
+    assert "16 updates" in out
 
 
 def test_dump_video_records_the_game(trained, tmp_path):
     run(
-        "--task", "dump_video", "--load", str(trained / "Pong-v0.npz"), "--env", "Pong-v0", "--output", str(tmp_path),
-        "--episode", "1",
+        "--task", "dump_video", "--load", str(trained / "Pong-v0.npz"), "--output", str(tmp_path), "--episode", "1",
     )  # fmt: skip
     (video,) = tmp_path.iterdir()
     assert re.fullmatch(r"Pong-v0-episode-001-score--?\d+\.mp4", video.name)
@@ -198,7 +204,9 @@ ERRORS = {
     "nothing to resume": (["--resume", "--output", "nothing-here"], "no run to resume"),
     "no display": (["--task", "play", "--load", "{model}"], "dump_video"),
     "another run's directory": (["--output", "{run}"], "--resume"),
-    "another number of actions": (["--task", "eval", "--env", "Breakout-v0", "--load", "{model}"], "actions"),
+    "another game": (["--task", "eval", "--env", "Breakout-v0", "--load", "{model}"], "trained on Pong-v0"),
+    "no run to draw": (["--task", "plot", "--output", "nothing-here"], "nothing-here"),
+    "two outputs": (["--output", "a", "b"], "one --output"),
     "another network": (["--task", "eval", "--network", "batch-a3c", "--load", "{model}"], "--network"),
     "corrupt model": (["--task", "eval", "--load", "{corrupt}"], "corrupt.npz"),
 }

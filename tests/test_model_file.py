@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import pickle
@@ -12,7 +13,7 @@ import model_file
 from atari_wrapper import FRAME_SHAPE, IMAGE_SIZE, STATE_SHAPE, Protocol
 from config import UsageError
 from model import NETWORKS
-from model_file import check_model, load_policy, read_model, write_model
+from model_file import check_model, describe, environment_of, expand, load_policy, read_model, write_model
 
 import numpy as np
 import pytest
@@ -283,6 +284,73 @@ def test_corrupt_checkpoint_is_refused(checkpoint, tmp_path, part, keep):
 def test_checkpoint_without_its_data_is_refused(checkpoint, tmp_path):
     (tmp_path / "model-1.index").write_bytes(checkpoint.with_suffix(".index").read_bytes())
     refusal(tmp_path / "model-1")
+
+
+# what a file says
+
+
+@pytest.mark.parametrize(
+    ("said", "env", "used"),
+    [("Pong-v0", None, "Pong-v0"), ("Pong-v0", "Pong-v0", "Pong-v0"), (None, "Pong-v0", "Pong-v0")],
+)
+def test_the_environment_is_what_the_file_says(file, said, env, used):
+    write_model(file, small_variables(), {"env": said} if said else {})
+    assert environment_of(read_model(str(file)), env) == used
+
+
+@pytest.mark.parametrize(
+    ("said", "env", "told"),
+    [("Pong-v0", "Breakout-v0", "trained on Pong-v0"), (None, None, "add --env")],
+)
+def test_a_conflicting_or_unknown_environment_is_refused(file, said, env, told):
+    write_model(file, small_variables(), {"env": said} if said else {})
+    with pytest.raises(UsageError, match=told) as raised:
+        environment_of(read_model(str(file)), env)
+    assert str(file) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("name", "example"), [("Seaquest-v0", "Seaquest-v0"), ("weights", "Breakout-v0")])
+def test_a_file_that_does_not_say_its_game_may_be_named_after_it(tmp_path, name, example):
+    write_model(tmp_path / f"{name}.npz", small_variables(), {})
+    with pytest.raises(UsageError, match=f"--env {example}"):
+        environment_of(read_model(str(tmp_path / f"{name}.npz")), None)
+
+
+def test_expand_lists_a_directorys_files(tmp_path):
+    for name in ("b.npz", "a.npz", "other.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "model-6.index").touch()
+    named = (str(tmp_path / "b.npz"), str(tmp_path), str(tmp_path / "model-6"), str(tmp_path / "empty"))
+    found = ["b.npz", "a.npz", "b.npz", "model-6", "empty"]
+    assert expand(named) == [str(tmp_path / name) for name in found]
+    with pytest.raises(UsageError, match=r"none\.npz"):
+        expand((str(tmp_path / "none.npz"),))
+
+
+def test_describe_tells_what_the_file_says(file):
+    protocol = Protocol("Fake-v0", (2, 4), 0.25, ACTIONS, 60_000, 240_000)
+    metadata = {
+        "env": "Fake-v0", "protocol": dataclasses.asdict(protocol), "steps": 1_234_567, "emulator_frames": 3_700_000,
+        "updates": 99, "train_minutes": 7.5, "cores": 2, "seed": 3, "online_score": 4.5,
+        "evaluation": {"mean": 5.25, "stderr": 0.5, "episodes": 20, "protocol": "greedy"},
+        "versions": {"tensorflow": "2.21.0"},
+    }  # fmt: skip
+    write_model(file, small_variables(), metadata)
+    text = describe(read_model(str(file)))
+    facts = (str(file), str(protocol), "small", "NOOP FIRE RIGHT LEFT", "1,234,567 steps (3,700,000 frames)",
+             "7.5 minutes", "seed 3", "4.50", "5.25 +- 0.50, 20 episodes, greedy", "tensorflow 2.21.0")  # fmt: skip
+    assert [fact for fact in facts if fact not in text] == []
+    assert "does not say" not in text
+
+
+def test_describe_tells_what_a_published_file_does_not_say(file):
+    np.savez(file, **small_variables())
+    lines = dict(line.split(": ", 1) for line in describe(read_model(str(file))).splitlines())
+    silent = {name for name, fact in lines.items() if "does not say" in fact}
+    assert silent == {"game", "protocol", "trained for", "score in training", "evaluated", "written with"}
+    assert lines["actions"].strip() == "4"
 
 
 # check_model and load_policy

@@ -1,0 +1,124 @@
+"""The command line, by table: what is parsed, and what is refused in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from config import Config, Schedule, UsageError
+from flags import parse_args
+
+import pytest
+
+FIELDS = dataclasses.fields(Config)
+NUMBERS = [f for f in FIELDS if f.type.split(" ")[0] in ("int", "float")]
+
+
+def flag(field: dataclasses.Field) -> str:
+    return "--" + field.name.replace("_", "-")
+
+
+def refusal(*argv: str) -> str:
+    """The one line in which a command line is refused."""
+    with pytest.raises(UsageError) as caught:
+        parse_args(list(argv))
+    text = str(caught.value)
+    assert text
+    assert "\n" not in text
+    return text
+
+
+def test_defaults_are_the_originals():
+    assert parse_args([]) == Config()
+    given_to_all = {"task": "train", "episode": 100, "gamma": 0.99, "predict_batch_size": 16}
+    assert given_to_all.items() <= dataclasses.asdict(Config()).items()
+    assert Config().max_epoch == 1000
+
+
+PARSED = {
+    "--env Breakout-v0 --gpu 0": {"env": "Breakout-v0", "gpu": "0", "gpu_ids": (0,)},
+    "--gpu 0,1": {"gpu_ids": (0, 1)},
+    "--gpu 3,10": {"gpu_ids": (3, 10)},
+    "": {"gpu": None, "gpu_ids": (), "env": None, "load": (), "model": None, "output": (), "watch": None},
+    "--task play --env Breakout-v0 --load B.npz": {"task": "play", "load": ("B.npz",), "model": "B.npz"},
+    "--task dump_video --load B.npz --output out --episode 3": {"task": "dump_video", "directory": "out", "episode": 3},
+    "--task dump_video --load B.npz --overlay": {"overlay": True},
+    "--task play --load B.npz --watch 8080": {"watch": 8080},
+    "--watch 8080": {"task": "train", "watch": 8080},
+    "--task eval --load B.npz P.npz models": {"load": ("B.npz", "P.npz", "models"), "model": "B.npz"},
+    "--task info --load B.npz P.npz": {"load": ("B.npz", "P.npz")},
+    "--task plot --output a b": {"output": ("a", "b"), "directory": "a"},
+    "--task doctor": {"task": "doctor"},
+    "--task eval --load B.npz --episode 100": {"task": "eval", "episode": 100},
+    "--normalize-advantages": {"normalize_advantages": True},
+    "--no-normalize-advantages": {"normalize_advantages": False},
+    "--learning-rate 1e-3,5:1e-4": {"learning_rate": Schedule(1e-3, ((5, 1e-4),))},
+    "--seed 2147483647": {"seed": 2**31 - 1},
+}
+
+
+@pytest.mark.parametrize("line", PARSED)
+def test_parse_args(line):
+    parsed = parse_args(line.split())
+    assert {name: getattr(parsed, name) for name in PARSED[line]} == PARSED[line]
+
+
+REFUSED = {  # and what the line must name
+    "--batch-size x": "--batch-size",
+    "--batch-size 1.5": "--batch-size",
+    "--gamma x": "--gamma",
+    "--gamma nan": "--gamma",
+    "--gamma 1.01": "from 0.0 to 1.0",
+    "--learning-rate fast": "--learning-rate",
+    "--seed -1": "--seed",
+    "--steps-per-epoch -3": "at least 1",
+    "--task sleep": "dump_video",
+    "--network big": "batch-a3c",
+    "--correction none": "clipped-is",
+    "--simulator-procs 3": "--simulator-procs",
+    "--simulator 3": "--simulator",
+    "train": "train",
+    "--env": "--env",
+    "--task play": "--load",
+    "--task eval": "--load",
+    "--task dump_video": "--load",
+    "--task info": "--load",
+    "--task info --load": "--load",
+    "--task play --load x.npz y.npz": "one --load",
+    "--load x.npz y.npz": "one --load",
+    "--task plot": "--output",
+    "--output a b": "one --output",
+    "--task eval --load x.npz --watch 8080": "--watch",
+    "--watch 65536": "--watch",
+    "--overlay": "--overlay",
+    "--resume --load x.npz": "--resume",
+    "--resume --task eval --load x.npz": "--resume",
+}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_parse_args_refuses(line):
+    assert REFUSED[line] in refusal(*line.split())
+
+
+@pytest.mark.parametrize("gpus", ["", ",", "0,", ",0", "a", "-1", "0 1", "1.0", "0x1", "0,0", "1,0,1", "0,00", "all"])
+def test_bad_gpu_lists(gpus):
+    assert "--gpu 0,1" in refusal("--gpu", gpus)
+
+
+LIMITS = [(f, end) for f in NUMBERS for end in ("low", "high") if end in f.metadata]
+
+
+@pytest.mark.parametrize(("field", "end"), LIMITS, ids=lambda part: getattr(part, "name", part))
+def test_limits(field, end):
+    limit = field.metadata[end]
+    assert getattr(parse_args([flag(field), str(limit)]), field.name) == limit
+    beyond = limit + (1 if field.type.startswith("int") else abs(limit) + 0.5) * (1 if end == "high" else -1)
+    assert str(limit) in refusal(flag(field), str(beyond))
+
+
+def test_help_names_every_flag(capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse_args(["--help"])
+    assert caught.value.code == 0
+    words = capsys.readouterr().out.split()
+    assert [flag(f) for f in FIELDS if not any(flag(f) in word for word in words)] == []
