@@ -227,7 +227,6 @@ class ActorMaster(Callback):
 
     def _before_epoch(self):
         self._learning = True
-        self._epoch_start = (time.perf_counter(), self.steps, self.emulator_frames, self._waits())
         self._lag_sum, self._lag_count, self._lag_max = 0, 0, 0
 
     def _before_run(self, _):
@@ -249,18 +248,15 @@ class ActorMaster(Callback):
     def _actor_waits(self) -> np.ndarray:
         return np.array([self.simulator_wait_s, *self.predictor_wait_s])
 
-    def _waits(self) -> np.ndarray:
-        predictors = sum(self.predictor_wait_s) / len(self.predictor_wait_s)
-        return np.array([self.simulator_wait_s, self.queue_wait_s, predictors, self.learner_wait_s])
+    @property
+    def policy_lag_mean(self) -> float:
+        """Learner updates between acting and learning, the mean over what was learned from in this epoch."""
+        return self._lag_sum / max(1, self._lag_count)
 
     def _after_epoch(self):
         self._learning = False
-        start, steps, frames, waits = self._epoch_start
-        seconds = time.perf_counter() - start
         scalars = {
-            "states_per_s": (self.steps - steps) / seconds,
-            "frames_per_s": (self.emulator_frames - frames) / seconds,
-            "policy_lag_mean": self._lag_sum / max(1, self._lag_count),
+            "policy_lag_mean": self.policy_lag_mean,
             "policy_lag_max": self._lag_max,
             "dropped_transitions": self.dropped_transitions,
             "steps": self.steps,
@@ -272,8 +268,6 @@ class ActorMaster(Callback):
         }
         if self.online_score is not None:
             scalars["online_score"] = self.online_score
-        names = ("wait/master_for_simulators", "wait/master_for_queue", "wait/predictors", "wait/learner")
-        scalars |= dict(zip(names, (self._waits() - waits) / seconds, strict=True))
         for name, value in scalars.items():
             self.trainer.monitors.put_scalar(name, value)
         self._keep_progress()

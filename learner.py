@@ -23,6 +23,7 @@ from model import NETWORKS, FrameStatistics, Model, session_config
 from model_file import ModelFile
 from nursery import Nursery
 from simulator_master import SimulatorMaster
+from status import StatusLine
 from stopping import StopRequest
 
 import tensorflow as tf
@@ -35,7 +36,7 @@ from tensorpack import (
     SimpleTrainer,
     tfv1,
 )
-from tensorpack.callbacks import ScalarPrinter
+from tensorpack.callbacks import MergeAllSummaries, MovingAverageSummary, RunUpdateOps, ScalarPrinter
 from tensorpack.dataflow import DataFlowTerminated
 from tensorpack.graph_builder.training import AsyncMultiGPUBuilder, DataParallelBuilder
 from tensorpack.graph_builder.utils import LeastLoadedDeviceSetter
@@ -44,6 +45,8 @@ from tensorpack.tfutils.sessinit import DictRestore, JustCurrentSession, SaverRe
 from tensorpack.utils import logger
 
 HYPER_PARAM_FILE = "hyper.txt"
+# After each epoch, besides what the status line says; the statistics and TensorBoard have all.
+_PRINTED = ["^(steps|train_minutes|learning_rate|entropy|policy_loss|value_loss)$", "^(dropped_|simulator_|malformed_)"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,6 +201,7 @@ def train(
         trainer.train_with_defaults(
             callbacks=[
                 actor,
+                StatusLine(actor, config.max_epoch, cores, num_gpus > 0),
                 WholeEpochs(config.steps_per_epoch),
                 FiniteGuard(output, actor, [spec.name for spec in model.inputs()]),
                 _schedule_setter("learning_rate", config.learning_rate, updates_per_step),
@@ -209,7 +213,8 @@ def train(
                 Checkpointer(output, config.max_to_keep, stop),
                 ModelExporter(model_path, config, protocol, cores, actor, evaluator, clock, stop),
             ],
-            monitors=[EventWriter(output), StatsWriter(), ScalarPrinter()],
+            extra_callbacks=[MovingAverageSummary(), MergeAllSummaries(), RunUpdateOps()],
+            monitors=[EventWriter(output), StatsWriter(), ScalarPrinter(whitelist=_PRINTED)],
             session_creator=_session_creator(cores),
             session_init=session_init,
             steps_per_epoch=config.steps_per_epoch,

@@ -6,6 +6,8 @@ import math
 import os
 from pathlib import Path
 
+import psutil
+
 
 def usable_cores() -> int:
     """Count the cores this process may really use: its affinity, and the quota of its cgroup (v2 or v1)."""
@@ -15,6 +17,15 @@ def usable_cores() -> int:
     except (OSError, ValueError):
         quota = math.inf
     return max(1, math.ceil(min(cores, quota)))
+
+
+def core_seconds() -> tuple[float, float]:
+    """Seconds that the usable cores have worked since the machine started, for whomever, and all there were."""
+    per_core = psutil.cpu_times(percpu=True)
+    cores = [per_core[core] for core in os.sched_getaffinity(0) if core < len(per_core)]
+    everything = sum(sum(core) - core.guest - core.guest_nice for core in cores)  # user has the guests' in it
+    idle = sum(core.idle + core.iowait for core in cores)
+    return everything - idle, everything * usable_cores() / len(cores)
 
 
 def _cgroup_quota_cores() -> float:

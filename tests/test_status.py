@@ -1,0 +1,148 @@
+"""The status line: its numbers from the counters, its verdict by table, and what fits a terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import termios
+from types import SimpleNamespace
+
+import status
+from bench.command_line import SHORT, start, stats
+from machine import core_seconds
+from status import Line, Sample, Status, duration, verdict
+
+import numpy as np
+import pytest
+
+BUSY = Status(3400, 10200, 0.65, 0.29, 0.55, 0.43, 0.97)
+IDLE = BUSY._replace(cores_busy=0.4)
+
+
+def test_a_sample_takes_what_the_actor_publishes():
+    waits = {"simulator_wait_s": 1.0, "queue_wait_s": 2.0, "predictor_wait_s": [3.0, 5.0], "learner_wait_s": 6.0}
+    actor = SimpleNamespace(steps=5, emulator_frames=15, **waits)
+    sample = Sample.of(actor)
+    assert (sample.steps, sample.emulator_frames, list(sample.waits_s)) == (5, 15, [1, 2, 4, 6])
+    assert 0 < sample.busy_s < sample.all_s
+
+
+def test_what_happened_between_two_samples():
+    before = Sample(10.0, 100, 300, np.array([1.0, 2.0, 3.0, 4.0]), 50.0, 100.0)
+    after = Sample(12.0, 300, 900, np.array([2.0, 2.5, 3.0, 9.0]), 53.0, 104.0)
+    assert Status.between(before, after) == Status(100, 300, 0.5, 0.25, 0.0, 1.0, 0.75)  # a wait counts when it is over
+    assert all(np.isfinite(Status.between(after, after)))
+
+
+def test_core_seconds_count_what_is_worked():
+    busy, everything = core_seconds()
+    while core_seconds()[1] <= everything:  # the kernel counts in hundredths of a second
+        pass
+    assert core_seconds()[0] >= busy
+
+
+NO_ROOM = {"learner": 0.05, "master_for_learner": 0.8}
+WAITS = "predictors wait 55%, learner waits 43%"
+VERDICTS = {
+    "cores": (BUSY, False, f"cores-bound: 2 of 2 busy, {WAITS}; more cores or a GPU"),
+    "learner": (IDLE._replace(**NO_ROOM), False, "learner-bound: the games wait 80% for it; a GPU or --network small"),
+    "learner on a GPU": (BUSY._replace(**NO_ROOM), True, "learner-bound: the games wait 80% for it; another GPU"),
+    "inference": (IDLE._replace(predictors=0.02), False, "inference-bound: predictors wait 2%, learner waits 43%; a"),
+    "inference on a GPU": (IDLE._replace(predictors=0.02), True, "--predictor-thread-per-gpu or another GPU"),
+    "transport": (
+        IDLE._replace(master_for_simulators=0.05, master_for_learner=0.01),
+        True,
+        "transport-bound: it never",
+    ),
+    "few games": (IDLE, True, f"simulation-bound: {WAITS}, cores are busy 40%; more --num-envs"),
+    "few cores": (BUSY, True, f"simulation-bound: {WAITS}; more cores would help"),
+}
+
+
+@pytest.mark.parametrize("case", VERDICTS)
+def test_verdict(case):
+    measured, on_gpu, text = VERDICTS[case]
+    told = verdict(measured, 2, on_gpu)
+    assert text in told
+    assert told.endswith(" would help")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (31.4, "0:31"), (59.6, "1:00"), (3599, "59:59"), (3661, "1:01:01")]
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text
+
+
+LINE = Line("epoch 3/1000", "0:31 left", -12.74, BUSY, 5.24, "cores-bound: 2 of 2 busy; more cores would help")
+FITTED = {
+    200: "epoch 3/1000 | 0:31 left | score -12.7 | 3,400 states/s | 10,200 frames/s | lag 5.2 | "
+         "cores-bound: 2 of 2 busy; more cores would help",
+    120: "epoch 3/1000 | 0:31 left | score -12.7 | 3,400 states/s | 10,200 frames/s | lag 5.2 | "
+         "cores-bound: 2 of 2 busy",
+    105: "epoch 3/1000 | 0:31 left | score -12.7 | 3,400 states/s | 10,200 frames/s | lag 5.2 | cores-bound",
+    85: "epoch 3/1000 | 0:31 left | score -12.7 | 3,400 states/s | lag 5.2 | cores-bound",
+    71: "epoch 3/1000 | 0:31 left | score -12.7 | 3,400 states/s | cores-bound",
+    60: "epoch 3/1000 | 0:31 left | score -12.7 | 3,400 states/s",
+    20: "epoch 3/1000 | 0:31 ",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("width", FITTED)
+def test_the_line_fits_the_terminal(width):
+    assert LINE.fit(width) == FITTED[width]
+    assert len(LINE.fit(width)) <= width
+
+
+def test_before_the_first_episode_has_ended_there_is_no_score():
+    assert "score - |" in LINE._replace(score=None).fit(200)
+
+
+def run_on_terminal(output, columns: int) -> str:
+    """What a short training shows on a terminal so wide."""
+    terminal, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    run = start(*SHORT, "--steps-per-epoch", "48", "--max-epoch", "2", "--output", str(output), stderr=theirs)
+    os.close(theirs)
+    shown = bytearray()
+    try:
+        while part := os.read(terminal, 1 << 16):
+            shown += part
+    except OSError:  # the other end is closed
+        pass
+    os.close(terminal)
+    run.finish()
+    assert run.process.returncode == 0
+    return shown.decode()
+
+
+def test_on_a_terminal_one_line_is_refreshed_and_the_last_one_stays(tmp_path):
+    shown = run_on_terminal(tmp_path / "run", columns=60)
+    lines = [line.rstrip() for line in re.split(r"[\r\n]+", shown) if "epoch" in line]
+    assert all(len(line) < 60 for line in lines)
+    assert re.findall(r"(epoch ./2 \| \S+)[^\r\n]*\r?\n", shown) == ["epoch 1/2 | done", "epoch 2/2 | done"]
+    assert any(" left |" in line for line in lines)
+
+
+def test_elsewhere_there_is_a_plain_line_for_each_epoch(tmp_path):
+    run = start(*SHORT, "--steps-per-epoch", "8", "--max-epoch", "2", "--output", str(tmp_path / "run"),
+                env={"NO_COLOR": "1", "FORCE_COLOR": ""})  # fmt: skip
+    out = run.finish()
+    assert run.process.returncode == 0, out
+    lines = re.findall(r"epoch \d/2 \| done \| .*would help$", out, re.MULTILINE)
+    assert [line[:9] for line in lines] == ["epoch 1/2", "epoch 2/2"]
+    assert "\x1b" not in out
+    assert "\r" not in out
+    assert "it/s" not in out
+    for record in stats(tmp_path / "run"):
+        waits = ("wait/master_for_simulators", "wait/master_for_queue", "wait/predictors", "wait/learner", "cores_busy")
+        assert all(0 <= record[name] <= 1 for name in waits)
+        assert f"{record['states_per_s']:,.0f} states/s" in out
+
+
+def test_a_terminal_that_does_not_tell_its_width_has_80_columns(monkeypatch):
+    monkeypatch.setattr(status.sys, "stderr", SimpleNamespace(fileno=lambda: os.open(os.devnull, os.O_RDONLY)))
+    assert status._width() == 79
