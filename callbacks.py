@@ -7,14 +7,18 @@ import dataclasses
 import importlib.metadata
 import json
 import math
+import os
 import socket
+import subprocess
+import sys
 import time
 from collections import deque
 from pathlib import Path
 
+import curves
 from actor import ActorMaster
 from atari_wrapper import Protocol
-from checkpoint import disk_errors_told
+from checkpoint import STATS_FILE, disk_errors_told
 from common import EVALUATION, evaluate
 from config import Config, RunError, UsageError
 from model import NETWORKS, make_policy
@@ -30,6 +34,8 @@ from tensorpack.callbacks import MonitorBase
 from tensorpack.utils import logger
 
 _MAX_EVENTS = 10_000  # that wait while the disk is full
+_DRAW_EVERY_S = 20.0
+_DRAW_S = 20.0  # it may take, with the lowest priority
 
 
 class Evaluator(Callback):
@@ -198,6 +204,56 @@ class WholeEpochs(Callback):
 
     def _before_epoch(self):
         self.trainer.loop.steps_per_epoch = self._steps - self.global_step % self._steps
+
+
+class CurveDrawer(Callback):
+    """Keeps ``learning_curve.png`` up to date: after an epoch a process of its own, of low priority, draws it."""
+
+    def __init__(self, directory: Path, stop: StopRequest):
+        self._directory, self._stop = directory, stop
+        self._process: subprocess.Popen | None = None
+        self._started_s = -math.inf
+
+    def _before_epoch(self):  # now the statistics of the epoch before are written
+        if time.monotonic() - self._started_s > _DRAW_EVERY_S and self._ended(0):
+            self._draw()
+
+    def _after_train(self):
+        if self._stop.signal or not self._ended(_DRAW_S):
+            self._kill()
+            return
+        self._draw()
+        if not self._ended(_DRAW_S):
+            self._kill()
+
+    def _draw(self) -> None:
+        if not (self._directory / STATS_FILE).exists():
+            return
+        self._started_s = time.monotonic()
+        self._process = subprocess.Popen(
+            [sys.executable, curves.__file__, str(self._directory), str(os.getpid())],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            start_new_session=True, env={**os.environ, "MPLBACKEND": "Agg"},
+        )  # fmt: skip
+
+    def _ended(self, timeout_s: float) -> bool:
+        """Whether no process is drawing, at least after so long; tells if it failed."""
+        if self._process is None:
+            return True
+        try:
+            _, error = self._process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        if self._process.returncode != 0:
+            *_, reason = error.strip().splitlines() or [f"status {self._process.returncode}"]
+            logger.warn(f"{curves.FILE} was not drawn: {reason}")
+        self._process = None
+        return True
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
 
 
 class StatsWriter(JSONWriter):

@@ -15,7 +15,16 @@ from pathlib import Path
 
 from actor import PROGRESS, ActorMaster
 from atari_wrapper import Protocol
-from callbacks import Evaluator, EventWriter, FiniteGuard, ModelExporter, StatsWriter, TrainingClock, WholeEpochs
+from callbacks import (
+    CurveDrawer,
+    Evaluator,
+    EventWriter,
+    FiniteGuard,
+    ModelExporter,
+    StatsWriter,
+    TrainingClock,
+    WholeEpochs,
+)
 from checkpoint import Checkpointer, mend_stats, newest_whole, saved_steps
 from common import frame_statistics
 from config import CONFIG_FILE, Config, Schedule, UsageError, file_name
@@ -212,6 +221,7 @@ def train(
                 evaluator,
                 Checkpointer(output, config.max_to_keep, stop),
                 ModelExporter(model_path, config, protocol, cores, actor, evaluator, clock, stop),
+                CurveDrawer(output, stop),
             ],
             extra_callbacks=[MovingAverageSummary(), MergeAllSummaries(), RunUpdateOps()],
             monitors=[EventWriter(output), StatsWriter(), ScalarPrinter(whitelist=_PRINTED)],

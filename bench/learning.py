@@ -25,6 +25,7 @@ from actor import sample_actions
 from bench import harness
 from bench.command_line import hear_signals
 from common import EVALUATION, evaluate
+from curves import STYLES, draw_band
 from machine import usable_cores
 from model_file import load_policy, read_model
 
@@ -207,10 +208,7 @@ def draw(record: dict, path: Path) -> None:
             unit = 1 if name == "train_minutes" else 1e6
             xs = [np.array([point[name] for point in points]) / unit for points in curves]
             ys = [np.array([point["online_score"] for point in points]) for points in curves]
-            grid = np.linspace(max(x[0] for x in xs), min(x[-1] for x in xs), 200)
-            level = np.array([np.interp(grid, x, y) for x, y in zip(xs, ys, strict=True)])
-            axis.fill_between(grid, level.min(axis=0), level.max(axis=0), color=f"C{number}", alpha=0.2, linewidth=0)
-            axis.plot(grid, level.mean(axis=0), color=f"C{number}", label=f"{setting} ({len(xs)} seeds)")
+            draw_band(axis, list(zip(xs, ys, strict=True)), f"{setting} ({len(xs)} seeds)", STYLES[number])
     for axis, text in zip(axes, axes_of.values(), strict=True):
         axis.set_xlabel(text)
         axis.grid(alpha=0.3)

@@ -8,6 +8,7 @@ from bench.command_line import run, stats
 from machine import usable_cores
 from model import NETWORKS
 
+import cv2
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -43,6 +44,12 @@ def test_training_writes_what_it_measured(trained):
     assert "mean_score" not in first
     assert 0 < first["train_minutes"] < second["train_minutes"] < 5
     assert second["learning_rate"] == pytest.approx(0.0005)
+
+
+def test_training_draws_its_learning_curve(trained):
+    picture = cv2.imread(str(trained / "learning_curve.png"))
+    assert picture.shape[:2] == (650, 1300)
+    assert picture.std() > 10
 
 
 def test_training_writes_tensorboard_events(trained):

@@ -1,0 +1,181 @@
+"""Learning curves: which runs are one setting's, what is drawn, and the process that draws while training runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import callbacks
+import curves
+from callbacks import CurveDrawer
+from config import Config, UsageError
+from curves import STYLES, Run, draw_band, group, plot_runs
+from stopping import StopRequest
+
+import cv2
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+
+def record(epoch: int, slope: float) -> dict:
+    evaluated = {"mean_score": 2.0, "stderr_score": 0.5} if epoch == 2 else {}
+    return evaluated | {
+        "steps": 1_000_000 * epoch, "train_minutes": 30.0 * epoch, "online_score": slope * epoch, "entropy": 1.5,
+        "value_loss": 0.02, "policy_lag_mean": 5.0, "states_per_s": 3000.0, "epoch_num": epoch,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    def make(name: str, slope: float = 1.0, **settings) -> Path:
+        directory = tmp_path / name
+        directory.mkdir()
+        Config(**({"env": "Pong-v0"} | settings)).save(directory / "config.json")
+        (directory / "stats.json").write_text(
+            json.dumps([{"epoch_num": 0}, *(record(epoch, slope) for epoch in (1, 2, 3))])
+        )
+        return directory
+
+    return make
+
+
+def labels(*directories: Path) -> dict[str, list[str]]:
+    return {label: [run.directory.name for run in runs] for label, runs in group([Run.read(d) for d in directories])}
+
+
+def test_seeds_of_one_setting_are_one_group(make_run):
+    runs = [
+        make_run("a", seed=0),
+        make_run("b", seed=1, max_epoch=7, output=("there",)),
+        make_run("c", correction="vtrace"),
+    ]
+    assert labels(*runs) == {"Pong-v0, --correction None, 2 seeds": ["a", "b"], "Pong-v0, --correction vtrace": ["c"]}
+
+
+def test_of_many_differences_the_directory_tells(make_run):
+    runs = [make_run("a"), make_run("b", correction="vtrace", gamma=0.5, batch_size=64)]
+    assert labels(*runs) == {"a": ["a"], "b": ["b"]}
+
+
+def test_a_run_from_before_a_flag_was_there_had_its_default(make_run):
+    old, new = make_run("old"), make_run("new")
+    saved = json.loads((old / "config.json").read_text())
+    del saved["deterministic"]
+    (old / "config.json").write_text(json.dumps(saved))
+    assert labels(old, new) == {"Pong-v0, 2 seeds": ["old", "new"]}
+
+
+def test_a_column_is_in_the_pictures_units(make_run):
+    run = Run.read(make_run("a"))
+    steps, scores = run.column("online_score", "steps")
+    assert (list(steps), list(scores)) == ([1, 2, 3], [1, 2, 3])
+    hours, means = run.column("mean_score", "train_minutes")
+    assert (list(hours), list(means)) == ([1], [2])
+    assert [len(part) for part in run.column("nothing", "steps")] == [0, 0]
+
+
+def test_several_runs_are_their_mean_and_a_band_where_all_are_known():
+    axis = Figure().subplots()
+    draw_band(axis, [(np.array([0.0, 10.0]), np.array([0.0, 10.0])), (np.array([2.0, 6.0]), np.array([4.0, 8.0])),
+                     (np.array([]), np.array([]))], "both", STYLES[0])  # fmt: skip
+    (line,) = axis.lines
+    xs, ys = line.get_data()
+    assert (xs[0], xs[-1]) == (2, 6)
+    assert (ys[0], ys[-1]) == (pytest.approx(3), pytest.approx(7))
+    (band,) = axis.collections
+    corners = band.get_paths()[0].vertices
+    assert corners[corners[:, 0] == 2][:, 1].max() == pytest.approx(4)
+    assert corners[corners[:, 0] == 2][:, 1].min() == pytest.approx(2)
+
+
+def test_two_settings_differ_in_colour_and_in_print():
+    assert len({style["color"] for style in STYLES}) == len(STYLES)
+    assert STYLES[0]["linestyle"] != STYLES[1]["linestyle"]
+
+
+def test_the_picture_goes_into_the_first_runs_directory(make_run):
+    first, second = make_run("a"), make_run("b", slope=-1.0, correction="vtrace")
+    assert plot_runs([first, second]) == first / "learning_curve.png"
+    both = cv2.imread(str(first / "learning_curve.png"))
+    assert both.shape[1] >= 1200
+    plot_runs([first])
+    alone = cv2.imread(str(first / "learning_curve.png"))
+    blue, orange = [np.array([int(STYLES[n]["color"][i : i + 2], 16) for i in (5, 3, 1)]) for n in (0, 1)]
+    drawn = [
+        [(np.abs(picture - colour).max(axis=2) < 8).sum() for colour in (blue, orange)] for picture in (both, alone)
+    ]
+    assert min(drawn[0]) > 500
+    assert drawn[1][0] > 500
+    assert drawn[1][1] == 0
+    assert not list(first.glob("*.tmp"))
+
+
+def test_a_directory_without_a_run_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="holds no run") as caught:
+        plot_runs([tmp_path])
+    assert str(tmp_path) in str(caught.value)
+
+
+def drawer(directory: Path, stopped: bool = False) -> CurveDrawer:
+    stop = StopRequest()
+    stop.signal = 15 if stopped else None
+    return CurveDrawer(directory, stop)
+
+
+def test_a_finished_training_has_its_picture(make_run):
+    directory = make_run("a")
+    drawer(directory)._after_train()
+    assert (directory / "learning_curve.png").stat().st_size > 10_000
+
+
+def test_an_epoch_draws_without_waiting_and_not_twice_at_once(make_run):
+    directory = make_run("a")
+    drawing = drawer(directory)
+    drawing._before_epoch()
+    first = drawing._process
+    assert first is not None
+    drawing._started_s = -1e9
+    drawing._before_epoch()
+    assert drawing._process is first or first.poll() is not None
+    assert drawing._ended(20)
+    assert (directory / "learning_curve.png").exists()
+    drawing._before_epoch()
+    assert drawing._process is not None  # its time had come again
+    drawing._after_train()
+    assert drawing._process is None
+
+
+def test_before_the_first_epoch_there_is_nothing_to_draw(tmp_path):
+    drawing = drawer(tmp_path)
+    drawing._before_epoch()
+    assert drawing._process is None
+
+
+def test_a_stopped_training_does_not_wait_for_its_picture(make_run):
+    drawing = drawer(make_run("a"), stopped=True)
+    drawing._before_epoch()
+    process = drawing._process
+    drawing._after_train()
+    assert process.returncode is not None
+
+
+def test_a_picture_that_cannot_be_drawn_is_told(make_run, monkeypatch):
+    directory, told = make_run("a"), []
+    monkeypatch.setattr(callbacks.logger, "warn", told.append)
+    (directory / "stats.json").write_text("[")
+    drawer(directory)._after_train()
+    assert len(told) == 1
+    assert "learning_curve.png was not drawn" in told[0]
+
+
+def test_the_process_that_draws_dies_with_its_parent(make_run):
+    """It is told a parent that is not its own: the one that it had is gone."""
+    directory = make_run("a")
+    parent = str(os.getppid())
+    done = subprocess.run([sys.executable, curves.__file__, str(directory), parent], timeout=60, check=False)
+    assert done.returncode == 1
+    assert not (directory / "learning_curve.png").exists()
