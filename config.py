@@ -78,7 +78,9 @@ class Config:
     """
 
     # fmt: off
-    task: str = _flag("train", "task", "what to do", choices=TASKS)
+    task: str = _flag("train", "task", "what to do: train; play, to watch a model; eval, to score it; dump_video, to "
+                      "record it; info, to read what it is; plot, to draw runs; doctor, to check this machine",
+                      choices=TASKS)
     env: str | None = _flag(None, "task", "Atari environment id: Pong-v0, ALE/Pong-v5, BreakoutNoFrameskip-v4 ... "
                             f"(default: what the --load file was trained on, else {DEFAULT_ENV})")
     gpu: str | None = _flag(None, "task", "GPUs, a list such as 0 or 0,1; of n > 1 the last ceil(n/2) infer, the rest "

@@ -43,6 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     parser = Parser(
         prog="train-atari.py",
+        usage="./train-atari.py [--task TASK] [--env ENV] [--load FILE.npz] [flags]",
         description="Train, watch, score and record A3C agents on Atari games.",
         epilog="A step is one action of the agent, a frame one of the emulator, an update one applied gradient.",
         allow_abbrev=False,

@@ -2,9 +2,12 @@
 """Train, watch, score and record A3C agents on Atari games.
 
     ./train-atari.py --env Breakout-v0 --gpu 0
-    ./train-atari.py --task play --env Breakout-v0 --load Breakout-v0.npz
-    ./train-atari.py --task dump_video --load Breakout-v0.npz --env Breakout-v0 --output output_dir --episode 3
-    ./train-atari.py --task eval --env Breakout-v0 --load Breakout-v0.npz --episode 100
+    ./train-atari.py --task play --load Breakout-v0.npz
+    ./train-atari.py --task dump_video --load Breakout-v0.npz --output output_dir --episode 3
+    ./train-atari.py --task eval --load Breakout-v0.npz --episode 100
+    ./train-atari.py --task info --load Breakout-v0.npz
+    ./train-atari.py --task plot --output train_log/one train_log/another
+    ./train-atari.py --task doctor
 
 Typed without an active environment it runs in the project's own, .venv, which `make train` and `make test` create.
 """

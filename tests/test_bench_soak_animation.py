@@ -1,14 +1,16 @@
-"""The soak's samples and their growth, on a real run; the README's animation."""
+"""The soak's samples and their growth, on a real run; the README's animation and pictures."""
 
 from __future__ import annotations
 
 import signal
 from pathlib import Path
 
+import bench.pictures as pictures
 import bench.soak as soak
 from bench.animation import animate
 from bench.command_line import SHORT, start
 
+import cv2
 import imageio_ffmpeg
 import numpy as np
 import psutil
@@ -63,3 +65,17 @@ def test_the_animation_shows_the_game(tmp_path):
     first, last = (np.frombuffer(picture, np.uint8) for picture in (pictures[0], pictures[-1]))
     assert (first != last).any()
     assert len(np.unique(first)) > 3
+
+
+def test_a_terminals_screen_has_what_was_written_last():
+    shown = "one\r\n\x1b[32mtwo\x1b[0m\r\nepoch 1\repoch 2  \r\n"
+    assert pictures.screen(shown) == ["one", "two", "epoch 2", ""]
+
+
+def test_a_picture_has_room_for_its_lines(tmp_path):
+    pictures.draw(["short", "a much longer line of text, $1"], tmp_path / "text.png")
+    picture = cv2.imread(str(tmp_path / "text.png")).min(axis=2)
+    height, width = picture.shape
+    assert (picture[: height // 2] < 100).sum() > 50
+    assert (picture[height // 2 :] < 100).sum() > 2 * (picture[: height // 2] < 100).sum()
+    assert picture[:, -10:].min() > 200
