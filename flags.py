@@ -101,6 +101,8 @@ def _check_task(config: Config) -> None:
     task = config.task
     if task in MODEL_TASKS and not config.load:
         raise UsageError(f"--task {task} needs a model: add --load FILE.npz")
+    if task == "doctor" and config.load:
+        raise UsageError("--task doctor takes no --load: name the game with --env, the network with --network")
     if len(config.load) > 1 and task not in ("eval", "info"):
         raise UsageError(f"--task {task} takes one --load file")
     if task == "plot" and not config.output:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -46,3 +47,35 @@ def _cgroup_quota_cores() -> float:
             if quota > 0:
                 quotas.append(quota / int((folder / "cpu.cfs_period_us").read_text()))
     return min(quotas)
+
+
+_LIMITS = {  # of a cgroup, v2's and v1's: the file of the limit, and the one of what is in use
+    "memory": (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")),
+    "pids": (("pids.max", "pids.current"),),
+}
+
+
+def cgroup_room(controller: str) -> float:
+    """What the cgroups (v2 or v1) of this process leave of ``memory``, in bytes, or of ``pids``; infinity if all."""
+    try:
+        return min((limit - used for limit, used in _cgroup_limits(controller)), default=math.inf)
+    except (OSError, ValueError):
+        return math.inf
+
+
+def _cgroup_limits(controller: str) -> Iterator[tuple[int, int]]:
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "" or controller in controllers.split(","):
+            group = Path("/sys/fs/cgroup") / (controller if controllers else "") / path.lstrip("/")
+            for folder in (group, *group.parents):
+                for limit, used in _LIMITS[controller]:
+                    if (folder / limit).is_file() and (text := (folder / limit).read_text().strip()) != "max":
+                        cache = _file_cache(folder / "memory.stat") if controller == "memory" else 0
+                        yield int(text), int((folder / used).read_text()) - cache
+
+
+def _file_cache(stat: Path) -> int:
+    """Bytes that a cgroup counts as used and the kernel frees when they are needed."""
+    values = dict(line.split() for line in stat.read_text().splitlines()) if stat.is_file() else {}
+    return int(values.get("total_inactive_file", values.get("inactive_file", 0)))

@@ -29,7 +29,7 @@ _LOOK_EVERY_S = 0.1
 _FAILED_STARTS = 3
 _CONNECT_TIMEOUT_S = 10.0
 _ROUTER_MESSAGE_BYTES = 256  # enough for the handshake
-_DIRECTORY_PREFIX = "train-atari-sockets-"
+DIRECTORY_PREFIX = "train-atari-sockets-"
 _LOCK = "lock"
 _log = logging.getLogger(__name__)
 
@@ -223,14 +223,14 @@ class SimulatorMaster:
 
 def _make_directory() -> tuple[str, IO]:
     """A directory for sockets that only this user can enter, and its lock, which the kernel frees when we end."""
-    directory = tempfile.mkdtemp(prefix=_DIRECTORY_PREFIX)  # mode 0700
+    directory = tempfile.mkdtemp(prefix=DIRECTORY_PREFIX)  # mode 0700
     lock = open(os.path.join(directory, _LOCK), "xb")  # noqa: SIM115  it is held
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return directory, lock
 
 
 def _remove_directories_left_behind() -> None:
-    for path in Path(tempfile.gettempdir()).glob(f"{_DIRECTORY_PREFIX}*/{_LOCK}"):
+    for path in Path(tempfile.gettempdir()).glob(f"{DIRECTORY_PREFIX}*/{_LOCK}"):
         with contextlib.suppress(OSError), open(path, "r+b") as lock:  # else another user's, or a run's that is alive
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(path.parent, ignore_errors=True)

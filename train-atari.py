@@ -75,14 +75,19 @@ def quiet_stderr():
 
 
 def run(config, stop: StopRequest) -> None:
-    from atari_wrapper import get_protocol
-
     if config.task == "plot":
         from curves import plot_runs
 
         print(f"written to {plot_runs([Path(run) for run in config.output])}")
         return
+    if config.task == "doctor":
+        import doctor
+
+        doctor.run(config, quiet=quiet_stderr)
+        return
     if config.env:
+        from atari_wrapper import get_protocol
+
         get_protocol(config.env)  # a wrong one is told before TensorFlow is loaded, which takes seconds
     with quiet_stderr():
         import model_file

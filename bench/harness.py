@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
@@ -51,17 +50,6 @@ def report(rows: list[dict], result: dict) -> None:
     for row in table:
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
     print(json.dumps({name: round(value, 4) if isinstance(value, float) else value for name, value in result.items()}))
-
-
-def seconds_per_call(function: Callable[[], object], seconds: float) -> float:
-    """Mean time of a call, in seconds, over at least ``seconds``."""
-    calls, start = 0, time.perf_counter()
-    while True:
-        function()
-        calls += 1
-        elapsed = time.perf_counter() - start
-        if elapsed >= seconds:
-            return elapsed / calls
 
 
 class Cores:

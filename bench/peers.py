@@ -34,10 +34,10 @@ from typing import NamedTuple
 
 from atari_wrapper import get_protocol, make_player
 from bench import harness
-from bench.simulators import Simulators
 from bench.train import run_training
 from config import Config
 from machine import usable_cores
+from speed import Simulators
 
 import gymnasium
 import numpy as np

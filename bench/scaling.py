@@ -19,8 +19,9 @@ from pathlib import Path
 
 from atari_wrapper import get_protocol
 from bench import harness
-from bench.simulators import Simulators, limit_states_per_s
+from bench.simulators import limit_states_per_s
 from machine import usable_cores
+from speed import Simulators
 
 _GOAL_UNIQUE_MB = 40.0
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's, for all eyes
@@ -95,7 +96,6 @@ def main() -> None:
     if min(*args.processes, *args.games_per_process, args.rounds) < 1 or args.seconds <= 0:
         parser.error("processes, games, rounds and seconds must be positive")
     protocol = get_protocol(args.game)
-    frames_per_step = statistics.mean(protocol.frameskip)
     grid = {
         f"{processes} x {games} games": (processes, games)
         for processes in args.processes
@@ -106,7 +106,7 @@ def main() -> None:
         for name, point in grid.items()
     }
     with harness.Cores() as cores:
-        limit = {"limit": lambda: limit_states_per_s(cores, args.game, frames_per_step, args.seconds)}
+        limit = {"limit": lambda: limit_states_per_s(cores, protocol, args.seconds)}
         results = harness.rounds(args.rounds, limit | measures)
     limits = results.pop("limit")
     points = []

@@ -20,70 +20,15 @@ from pathlib import Path
 
 from atari_wrapper import get_protocol
 from bench import harness
-from bench.simulators import step_seconds
 from config import Config
 from flags import parse_args
 from machine import usable_cores
-from unroll import Batch, empty_batch
-
-import numpy as np
+from speed import network_seconds, step_seconds, whole_step
 
 _SCRIPT = Path(__file__).resolve().parents[1] / "train-atari.py"
-_FORWARD_BATCHES = (16, 32, 64, 128)
-_TRAIN_BATCHES = (128, 256, 512)
 _EPOCHS = 4
 _TIMEOUT_S = 1800
 _EPOCH_UPDATES = {"small": 160, "batch-a3c": 30}  # about 15 s on two cores
-
-
-def network_seconds(config: Config, num_actions: int, seconds: float) -> dict[str, float]:
-    """Time the forward pass and the update alone: seconds per state, each in its best batch, on one thread."""
-    from model import Model, make_policy, session_config  # here: TensorFlow stays out of the benchmark's own process
-
-    import tensorflow as tf
-    from tensorflow.core.protobuf import config_pb2
-    from tensorpack import tfv1
-    from tensorpack.tfutils.tower import TrainTowerContext
-
-    model = Model(config, num_actions)
-    inputs = [tfv1.placeholder(spec.dtype, spec.shape, spec.name) for spec in model.inputs()]
-    with TrainTowerContext(""):
-        cost = model.build_graph(*inputs)
-        update = model.optimizer().minimize(cost)
-    with tfv1.Session(config=session_config(1)) as session:
-        session.run(tfv1.global_variables_initializer())
-        graph = tf.compat.v1.get_default_graph()
-        policy = make_policy(
-            session, inputs[0], [graph.get_tensor_by_name(f"{name}:0") for name in ("policy", "value")]
-        )
-        options = config_pb2.CallableOptions(feed=[tensor.name for tensor in inputs], target=[update.name])
-        learn = session._make_callable_from_options(options)
-
-        def forward_seconds(batch: int) -> float:
-            states = _batch(batch, num_actions).states
-            policy(states)
-            return harness.seconds_per_call(lambda: policy(states), seconds) / batch
-
-        def train_seconds(batch: int) -> float:
-            arrays = _batch(batch, num_actions)
-            learn(*arrays)
-            return harness.seconds_per_call(lambda: learn(*arrays), seconds) / batch
-
-        return {
-            "forward": min(forward_seconds(batch) for batch in _FORWARD_BATCHES),
-            "train": min(train_seconds(batch) for batch in _TRAIN_BATCHES),
-        }
-
-
-def _batch(size: int, num_actions: int) -> Batch:
-    rng = np.random.default_rng(0)
-    batch = empty_batch(size)
-    batch.states[:] = rng.integers(0, 256, batch.states.shape, np.uint8)
-    batch.actions[:] = rng.integers(0, num_actions, size)
-    batch.mus[:] = 1 / num_actions
-    batch.returns[:], batch.advantages[:] = rng.normal(size=(2, size))
-    batch.versions[:] = 0
-    return batch
 
 
 def limit(config: Config, seconds: float) -> dict[str, float]:
@@ -93,7 +38,7 @@ def limit(config: Config, seconds: float) -> dict[str, float]:
         (step,) = core.run(step_seconds, config.env, seconds)
         (network,) = core.run(network_seconds, config, len(protocol.actions), seconds)
     parts = {
-        "step": statistics.mean(protocol.frameskip) * step["frame"] + step["screen"] + step["resize"],
+        "step": whole_step(step, protocol),
         "forward": network["forward"],
         "train": config.sample_reuse * network["train"],
     }

@@ -18,56 +18,21 @@ from __future__ import annotations
 import argparse
 import statistics
 
-from atari_wrapper import FRAME_SHAPE
 from bench import harness
-from bench.simulators import Simulators
 from config import Config
 from machine import usable_cores
 from messages import StepBlock, decode, encode_step
 from simulator import GameBlock
-from unroll import UnrollBuilder
+from speed import FREE_GAME, FreeGame, Histories, Simulators, seconds_per_call
 
 import numpy as np
 
-_UNROLL_STEPS = 64
 _NUM_ACTIONS = 6
-
-
-class FakeGame:
-    """A game that costs nothing: always the same frame, and an end every 1,000 steps."""
-
-    def __init__(self):
-        self._frame = np.random.default_rng(0).integers(0, 256, FRAME_SHAPE, np.uint8)
-        self._steps = 0
-
-    def reset(self, seed=None):
-        return self._frame, {"frame_number": self._steps}
-
-    def step(self, action):
-        self._steps += 1
-        return self._frame, 0.0, self._steps % 1000 == 0, False, {"frame_number": self._steps}
-
-
-class Master:
-    """What the learner's master does with a step besides receiving it: the history, in an unroll."""
-
-    def __init__(self, envs_per_simulator: tuple[int, ...]):
-        self._envs = envs_per_simulator
-        self._builders: list[UnrollBuilder | None] = [None] * len(envs_per_simulator)
-
-    def on_step(self, step: StepBlock) -> None:
-        """Make the states that a predictor would take."""
-        if step.sequence == 0:
-            self._builders[step.index] = UnrollBuilder(self._envs[step.index], _UNROLL_STEPS)
-            self._builders[step.index].start(step.frames)
-        else:
-            self._builders[step.index].record(step.rewards, step.ends)
-            self._builders[step.index].push(step.frames)
 
 
 def part_seconds(envs: int, seconds: float) -> dict[str, float]:
     """Time the parts alone, in this process: seconds per state."""
-    games = GameBlock([FakeGame() for _ in range(envs)], seed=0)
+    games = GameBlock([FreeGame() for _ in range(envs)], seed=0)
     actions = np.zeros(envs, np.int8)
 
     def simulate():
@@ -76,14 +41,14 @@ def part_seconds(envs: int, seconds: float) -> dict[str, float]:
 
     message = [simulate()[0], games.frames.tobytes()]
     step = decode(message, (envs,))
-    master = Master((envs,))
+    master = Histories((envs,))
     master.on_step(step._replace(sequence=0))
     parts = {
         "simulator": simulate,
         "decode": lambda: decode(message, (envs,)),
         "stack": lambda: master.on_step(step),
     }
-    return {name: harness.seconds_per_call(part, seconds) / envs for name, part in parts.items()}
+    return {name: seconds_per_call(part, seconds) / envs for name, part in parts.items()}
 
 
 def main() -> None:
@@ -96,8 +61,8 @@ def main() -> None:
     args = parser.parse_args()
     chosen = Config(simulator_proc=args.simulator_proc, num_envs=args.num_envs)
     envs_per_simulator = chosen.resolve(usable_cores(), 0).envs_per_simulator
-    simulators = Simulators({}, envs_per_simulator, _NUM_ACTIONS, "bench.transport:FakeGame")
-    master = Master(envs_per_simulator)
+    simulators = Simulators({}, envs_per_simulator, _NUM_ACTIONS, FREE_GAME)
+    master = Histories(envs_per_simulator)
     try:
         results = harness.rounds(
             args.rounds,

@@ -86,6 +86,7 @@ REFUSED = {  # and what the line must name
     "--task play --load x.npz y.npz": "one --load",
     "--load x.npz y.npz": "one --load",
     "--task plot": "--output",
+    "--task doctor --load x.npz": "--env",
     "--output a b": "one --output",
     "--task eval --load x.npz --watch 8080": "--watch",
     "--watch 65536": "--watch",
