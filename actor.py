@@ -284,6 +284,8 @@ class ActorMaster(Callback):
 
     def close(self) -> None:
         """Stop the threads and the simulators. A second call does nothing."""
+        if self._stop.is_set():
+            return
         self._stop.set()
         for thread in self._threads:
             thread.join(_STOP_TIMEOUT_S)

@@ -159,7 +159,7 @@ def _score_of(path: Path) -> float:
 
 
 class FiniteGuard(Callback):
-    """Stops the run at the update whose loss is not finite, and writes the batch that it came from."""
+    """Stops the run at the update whose loss, or whose behaviour policy, is not finite, and writes its batch."""
 
     def __init__(self, directory: Path, actor: ActorMaster, batch_columns: list[str]):
         self._directory, self._actor, self._columns = directory, actor, batch_columns
@@ -171,11 +171,12 @@ class FiniteGuard(Callback):
         return tfv1.train.SessionRunArgs(self._costs)
 
     def _after_run(self, _, run_values):
-        if all(map(math.isfinite, run_values.results)):
+        batches = list(self._actor.recent_batches)
+        # Not every device's minimum hands a probability that is no number on to the loss.
+        if all(map(math.isfinite, run_values.results)) and all(np.isfinite(batch.mus).all() for batch in batches):
             return
         update = self._actor.updates
         path = self._directory / f"batch-of-update-{update}.npz"
-        batches = list(self._actor.recent_batches)
         arrays = {
             f"{name}-{number}" if number else name: column
             for number, batch in enumerate(reversed(batches))

@@ -107,7 +107,7 @@ def die_with_parent(parent_pid: int) -> None:
         import prctl
 
         prctl.set_pdeathsig(signal.SIGKILL)
-    except ImportError:
+    except (ImportError, AttributeError):  # there is none, or something else has its name
         pr_set_pdeathsig = 1
         if ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed") from None

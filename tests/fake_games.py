@@ -96,9 +96,26 @@ class FakeCountingGame:
         return {"frame_number": self._frames}
 
 
+class FakePoisonedGame(FakeCountingGame):
+    """A fake game that counts, one of whose rewards is not finite."""
+
+    def __init__(self, reward: str, step: int):
+        """The ``step``-th step of its life gives ``reward``: nan, inf or -inf."""
+        super().__init__()
+        self._bad_reward, self._bad_step = float(reward), step
+
+    def reward(self, episode: int, step: int) -> float:
+        return self._bad_reward if self._life_steps == self._bad_step else 0.0
+
+
 def make_fake_counting_game(**script) -> FakeCountingGame:
     """Make a fake game; ``script`` holds the arguments of ``FakeCountingGame``."""
     return FakeCountingGame(**script)
+
+
+def make_fake_poisoned_game(reward: str, step: int) -> FakePoisonedGame:
+    """Make a fake game with such a reward at such a step."""
+    return FakePoisonedGame(reward, step)
 
 
 def make_fake_raising_game():

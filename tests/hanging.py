@@ -1,6 +1,6 @@
 """The command line with a predictor or a learner that does not come back from its 51st call. Run by a test.
 
-The first argument says which: ``predictors`` or ``learner``.
+The last argument says which: ``predictors`` or ``learner``.
 """
 
 import itertools
@@ -17,7 +17,7 @@ import config  # noqa: E402, F401  before tensorpack: it prepares the environmen
 
 from tensorpack import SimpleTrainer  # noqa: E402
 
-stage = sys.argv.pop(1)
+stage = sys.argv.pop()
 calls = itertools.count()
 
 

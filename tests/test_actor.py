@@ -239,6 +239,14 @@ def test_a_stopped_actor_stops_the_training():
         actor.take_batch()
 
 
+def test_a_thread_that_hangs_is_waited_for_once():
+    actor, waits = make_actor((1,)), []
+    actor._threads = [SimpleNamespace(join=waits.append, is_alive=lambda: True)]
+    actor.close()
+    actor.close()
+    assert len(waits) == 1
+
+
 # The limit of the policy lag
 
 

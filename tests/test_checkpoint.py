@@ -1,4 +1,4 @@
-"""Which checkpoints are kept and found, and the statistics of a run that resumes. Saving itself: bench/faults.py."""
+"""Which checkpoints are kept and found; the statistics of a run that resumes. Saving itself: bench/faults/saving.py."""
 
 from __future__ import annotations
 

@@ -149,6 +149,7 @@ sys.stdin.read()
 """
 FAKE_PRCTL = {
     "absent": "raise ImportError('fake: not installed')",
+    "another": "",
     "present": "import ctypes\nset_pdeathsig = lambda number: ctypes.CDLL(None).prctl(1, number, 0, 0, 0)",
 }
 
