@@ -150,10 +150,23 @@ def frame_statistics(env_id: str, seed: int) -> tuple[np.ndarray, float]:
 
 
 class Step(NamedTuple):
-    """One step of an episode: its raw reward, and the emulator frames it took."""
+    """One step of an episode, and what the agent makes of where it led.
+
+    Attributes:
+        reward: its raw reward.
+        emulator_frames: how many it took.
+        state: the state that it led to, uint8 ``[84, 84, 12]``; the step after the next one overwrites it.
+        policy: the probabilities of the actions there, float32 ``[A]``.
+        value: what the agent expects from there on.
+        action: what it chose there. At the end of an episode policy, value and action are those of the step before.
+    """
 
     reward: float
     emulator_frames: int
+    state: np.ndarray
+    policy: np.ndarray
+    value: float
+    action: int
 
 
 def play_episode(player, policy: Policy, rng: np.random.Generator, seed: int) -> Iterator[Step]:
@@ -162,14 +175,15 @@ def play_episode(player, policy: Policy, rng: np.random.Generator, seed: int) ->
     frame, info = player.reset(seed=seed)
     first, over, reward, emulated = True, False, 0.0, 0
     while True:
-        yield Step(reward, info["frame_number"] - emulated)
+        stack_frames(states[0], frame[None], np.array([first]), out=states[1])
+        if not over:
+            policies, values = policy(states[1])
+            action = int(greedy_actions(policies, rng)[0])
+        yield Step(reward, info["frame_number"] - emulated, states[1][0], policies[0], float(values[0]), action)
         if over:
             return
-        emulated = info["frame_number"]
-        stack_frames(states[0], frame[None], np.array([first]), out=states[1])
-        action = greedy_actions(policy(states[1])[0], rng)[0]
-        states, first = states[::-1], False
-        frame, reward, terminated, truncated, info = player.step(int(action))
+        emulated, states, first = info["frame_number"], states[::-1], False
+        frame, reward, terminated, truncated, info = player.step(action)
         reward, over = float(reward), terminated or truncated
 
 
