@@ -18,6 +18,7 @@ from atari_wrapper import FRAME_SHAPE, FRAMES_PER_S, STATE_SHAPE, make_player, s
 from config import UsageError, file_name, spread
 from messages import REST, RUNNING
 from nursery import Nursery
+from overlay import Overlay
 from score_report import Scores
 from simulator import ATARI_PLAYER
 from simulator_master import SimulatorClosedError, SimulatorMaster
@@ -223,12 +224,14 @@ def record(
     episodes: int,
     directory: Path,
     seed: int,
+    overlay: bool = False,
     report: Callable[[str], None] = print,
     check_stop: Callable[[], None] = lambda: None,
 ) -> list[Path]:
     """Write one H.264 video for each episode, at the game's own size and speed.
 
     The video has the emulator's 60 frames a second; the frame of a step is shown for as long as the step took.
+    With ``overlay`` the frames are larger, and have the policy and the value beside them.
     ``check_stop`` is called between steps; when it raises, the video of the episode at hand is given up.
 
     Returns:
@@ -240,11 +243,12 @@ def record(
     for episode in range(episodes):
         player = make_player(env_id, render_mode="rgb_array")
         height, width = player.unwrapped.observation_space.shape[:2]
+        drawing = Overlay((height, width), player.unwrapped.get_action_meanings()) if overlay else None
         stem = f"{file_name(env_id)}-episode-{episode + 1:03d}"
         unfinished = directory / f".{stem}.unfinished.mp4"
         video = imageio_ffmpeg.write_frames(
             str(unfinished),
-            (width, height),
+            drawing.size if drawing else (width, height),
             fps=FRAMES_PER_S,
             codec="libx264",
             macro_block_size=2,
@@ -257,6 +261,8 @@ def record(
                 check_stop()
                 score += step.reward
                 frame = np.ascontiguousarray(player.render())
+                if drawing:
+                    frame = drawing.draw(frame, step, score)
                 for _ in range(step.emulator_frames):
                     video.send(frame)
             video.close()
