@@ -1,9 +1,11 @@
-"""What this machine has."""
+"""What this machine has, and what its libraries say."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import sys
 from pathlib import Path
 
 
@@ -35,3 +37,17 @@ def _cgroup_quota_cores() -> float:
             if quota > 0:
                 quotas.append(quota / int((folder / "cpu.cfs_period_us").read_text()))
     return min(quotas)
+
+
+@contextlib.contextmanager
+def quiet_stderr():
+    """Drop what native libraries say while they are loaded; TensorFlow's notes there cannot be turned off."""
+    sys.stderr.flush()
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
