@@ -24,6 +24,8 @@ from model_file import ModelFile
 from nursery import Nursery
 from simulator_master import SimulatorMaster
 from stopping import StopRequest
+from watch import listen
+from watcher import Watcher
 
 import tensorflow as tf
 from tensorpack import (
@@ -138,7 +140,9 @@ def train(
 
     Raises:
         RunError: it cannot go on.
+        UsageError: the output directory or the page's port cannot be used.
     """
+    listener = listen(config.watch) if config.watch is not None else None
     checkpoint = prepare_output(config)
     output = Path(config.directory)
     logger.set_logger_dir(str(output), action="k")
@@ -208,6 +212,7 @@ def train(
                 evaluator,
                 Checkpointer(output, config.max_to_keep, stop),
                 ModelExporter(model_path, config, protocol, cores, actor, evaluator, clock, stop),
+                *([Watcher(listener, model_path, config.env, config.seed)] if listener is not None else []),
             ],
             monitors=[EventWriter(output), StatsWriter(), ScalarPrinter()],
             session_creator=_session_creator(cores),

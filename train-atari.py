@@ -9,13 +9,13 @@
 Typed without an active environment it runs in the project's own, .venv, which `make train` and `make test` create.
 """
 
-import contextlib
 import dataclasses
 import importlib.util
 import os
 import sys
 from pathlib import Path
 
+from machine import quiet_stderr
 from stopping import StoppedError, StopRequest
 
 HERE = Path(__file__).resolve().parent
@@ -55,20 +55,6 @@ def main(stop: StopRequest) -> None:
     except StoppedError:
         pass
     sys.exit(stop.exit_status)
-
-
-@contextlib.contextmanager
-def quiet_stderr():
-    """Drop what native libraries say while they are loaded; TensorFlow's notes there cannot be turned off."""
-    sys.stderr.flush()
-    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(null)
 
 
 def run(config, stop: StopRequest) -> None:
@@ -131,8 +117,20 @@ def load_agent(path: str, config):
 def play(config, stop: StopRequest) -> None:
     import common
 
+    if config.watch is not None:
+        watch_play(config, stop)
+        return
     protocol, policy = load_agent(config.model, config)
     common.play(policy, protocol.env, config.episode, config.seed, check_stop=stop.check)
+
+
+def watch_play(config, stop: StopRequest) -> None:
+    import watch
+
+    listener = watch.listen(config.watch)
+    print(f"watch it at {watch.address(listener)}", flush=True)
+    protocol, policy = load_agent(config.model, config)
+    watch.play(listener, policy, protocol.env, config.episode, config.seed, check_stop=stop.check)
 
 
 def dump_video(config, stop: StopRequest) -> None:
@@ -140,7 +138,7 @@ def dump_video(config, stop: StopRequest) -> None:
 
     protocol, policy = load_agent(config.model, config)
     directory = Path(dataclasses.replace(config, env=protocol.env).directory)
-    common.record(policy, protocol.env, config.episode, directory, config.seed, check_stop=stop.check)
+    common.record(policy, protocol.env, config.episode, directory, config.seed, config.overlay, check_stop=stop.check)
 
 
 def evaluate(config, stop: StopRequest) -> None:
