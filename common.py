@@ -18,6 +18,7 @@ from atari_wrapper import FRAME_SHAPE, FRAMES_PER_S, STATE_SHAPE, make_player, s
 from config import UsageError, file_name, spread
 from messages import REST, RUNNING
 from nursery import Nursery
+from overlay import Overlay
 from score_report import Scores
 from simulator import ATARI_PLAYER
 from simulator_master import SimulatorClosedError, SimulatorMaster
@@ -150,10 +151,23 @@ def frame_statistics(env_id: str, seed: int) -> tuple[np.ndarray, float]:
 
 
 class Step(NamedTuple):
-    """One step of an episode: its raw reward, and the emulator frames it took."""
+    """One step of an episode, and what the agent makes of where it led.
+
+    Attributes:
+        reward: its raw reward.
+        emulator_frames: how many it took.
+        state: the state that it led to, uint8 ``[84, 84, 12]``; the step after the next one overwrites it.
+        policy: the probabilities of the actions there, float32 ``[A]``.
+        value: what the agent expects from there on.
+        action: what it chose there. At the end of an episode policy, value and action are those of the step before.
+    """
 
     reward: float
     emulator_frames: int
+    state: np.ndarray
+    policy: np.ndarray
+    value: float
+    action: int
 
 
 def play_episode(player, policy: Policy, rng: np.random.Generator, seed: int) -> Iterator[Step]:
@@ -162,14 +176,15 @@ def play_episode(player, policy: Policy, rng: np.random.Generator, seed: int) ->
     frame, info = player.reset(seed=seed)
     first, over, reward, emulated = True, False, 0.0, 0
     while True:
-        yield Step(reward, info["frame_number"] - emulated)
+        stack_frames(states[0], frame[None], np.array([first]), out=states[1])
+        if not over:
+            policies, values = policy(states[1])
+            action = int(greedy_actions(policies, rng)[0])
+        yield Step(reward, info["frame_number"] - emulated, states[1][0], policies[0], float(values[0]), action)
         if over:
             return
-        emulated = info["frame_number"]
-        stack_frames(states[0], frame[None], np.array([first]), out=states[1])
-        action = greedy_actions(policy(states[1])[0], rng)[0]
-        states, first = states[::-1], False
-        frame, reward, terminated, truncated, info = player.step(int(action))
+        emulated, states, first = info["frame_number"], states[::-1], False
+        frame, reward, terminated, truncated, info = player.step(action)
         reward, over = float(reward), terminated or truncated
 
 
@@ -187,7 +202,7 @@ def play(
         UsageError: there is no display.
     """
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise UsageError("there is no display to play on: record videos instead, with --task dump_video")
+        raise UsageError("there is no display to play on: watch in a browser with --watch PORT, or record videos with --task dump_video")
     done = itertools.count(1)
     # The game runs in a process of its own, also because its OpenGL and TensorFlow can clash in one.
     with contextlib.suppress(SimulatorClosedError):
@@ -209,12 +224,14 @@ def record(
     episodes: int,
     directory: Path,
     seed: int,
+    overlay: bool = False,
     report: Callable[[str], None] = print,
     check_stop: Callable[[], None] = lambda: None,
 ) -> list[Path]:
     """Write one H.264 video for each episode, at the game's own size and speed.
 
     The video has the emulator's 60 frames a second; the frame of a step is shown for as long as the step took.
+    With ``overlay`` the frames are larger, and have the policy and the value beside them.
     ``check_stop`` is called between steps; when it raises, the video of the episode at hand is given up.
 
     Returns:
@@ -226,11 +243,12 @@ def record(
     for episode in range(episodes):
         player = make_player(env_id, render_mode="rgb_array")
         height, width = player.unwrapped.observation_space.shape[:2]
+        drawing = Overlay((height, width), player.unwrapped.get_action_meanings()) if overlay else None
         stem = f"{file_name(env_id)}-episode-{episode + 1:03d}"
         unfinished = directory / f".{stem}.unfinished.mp4"
         video = imageio_ffmpeg.write_frames(
             str(unfinished),
-            (width, height),
+            drawing.size if drawing else (width, height),
             fps=FRAMES_PER_S,
             codec="libx264",
             macro_block_size=2,
@@ -243,6 +261,8 @@ def record(
                 check_stop()
                 score += step.reward
                 frame = np.ascontiguousarray(player.render())
+                if drawing:
+                    frame = drawing.draw(frame, step, score)
                 for _ in range(step.emulator_frames):
                     video.send(frame)
             video.close()

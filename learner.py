@@ -34,6 +34,8 @@ from nursery import Nursery
 from simulator_master import SimulatorMaster
 from status import StatusLine
 from stopping import StopRequest
+from watch import listen
+from watcher import Watcher
 
 import tensorflow as tf
 from tensorpack import (
@@ -150,7 +152,9 @@ def train(
 
     Raises:
         RunError: it cannot go on.
+        UsageError: the output directory or the page's port cannot be used.
     """
+    listener = listen(config.watch) if config.watch is not None else None
     checkpoint = prepare_output(config)
     output = Path(config.directory)
     logger.set_logger_dir(str(output), action="k")
@@ -222,6 +226,7 @@ def train(
                 Checkpointer(output, config.max_to_keep, stop),
                 ModelExporter(model_path, config, protocol, cores, actor, evaluator, clock, stop),
                 CurveDrawer(output, stop),
+                *([Watcher(listener, model_path, config.env, config.seed)] if listener is not None else []),
             ],
             extra_callbacks=[MovingAverageSummary(), MergeAllSummaries(), RunUpdateOps()],
             monitors=[EventWriter(output), StatsWriter(), ScalarPrinter(whitelist=_PRINTED)],
@@ -265,9 +270,13 @@ def visible_gpus(gpu_ids: tuple[int, ...]) -> int:
     return found if gpu_ids else min(1, found)
 
 
-def warn_missing_gpus(config: Config, num_gpus: int) -> None:
-    """Warn loudly that GPUs were asked for which are not there."""
-    logger.warn(
-        f"--gpu {config.gpu}: TensorFlow sees {num_gpus} GPU(s). Training goes on, on the CPU where GPUs are missing, "
-        "far slower. Check that nvidia-smi works, and install TensorFlow with CUDA: pip install 'tensorflow[and-cuda]'"
-    )
+def usable_gpus(config: Config) -> int:
+    """Count the GPUs that there are of those asked for; warns loudly if some are not."""
+    num_gpus = visible_gpus(config.gpu_ids)
+    if len(config.gpu_ids) > num_gpus:
+        logger.warn(
+            f"--gpu {config.gpu}: TensorFlow sees {num_gpus} GPU(s). Training goes on, on the CPU where GPUs are "
+            "missing, far slower. Check that nvidia-smi works, and install TensorFlow with CUDA: "
+            "pip install 'tensorflow[and-cuda]'"
+        )
+    return num_gpus

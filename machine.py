@@ -1,9 +1,11 @@
-"""What this machine has."""
+"""What this machine has, and what its libraries say."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,3 +81,17 @@ def _file_cache(stat: Path) -> int:
     """Bytes that a cgroup counts as used and the kernel frees when they are needed."""
     values = dict(line.split() for line in stat.read_text().splitlines()) if stat.is_file() else {}
     return int(values.get("total_inactive_file", values.get("inactive_file", 0)))
+
+
+@contextlib.contextmanager
+def quiet_stderr():
+    """Drop what native libraries say while they are loaded; TensorFlow's notes there cannot be turned off."""
+    sys.stderr.flush()
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)

@@ -175,12 +175,32 @@ def check_model(model: ModelFile, protocol: Protocol, network: str) -> None:
         raise UsageError(f"{model.path} holds the network {model.network}, not {network}: leave --network out")
 
 
-def load_policy(model: ModelFile, cores: int):
+class FilePolicy:
+    """The policy of a model file, ``states -> [policy, value]``, in a session of its own, on the thread that calls.
+
+    Attributes:
+        metadata: of the file whose weights it has now.
+    """
+
+    def __init__(self, model: ModelFile, cores: int):
+        with tf.Graph().as_default():
+            state = tfv1.placeholder(tf.uint8, (None, *STATE_SHAPE), "state")
+            logits, value = build_network(NETWORKS[model.network], state, model.num_actions)
+            self._session = tfv1.Session(config=session_config(cores))
+            self._variables = tfv1.global_variables()
+            self._policy = make_policy(self._session, state, [tf.nn.softmax(logits), value])
+        self.load(model)
+
+    def load(self, model: ModelFile) -> None:
+        """Take the weights of this file, which is of the same network and as many actions, from now on."""
+        self.metadata = model.metadata
+        for variable in self._variables:
+            variable.load(model.variables[variable.op.name], self._session)
+
+    def __call__(self, states: np.ndarray) -> list[np.ndarray]:
+        return self._policy(states)
+
+
+def load_policy(model: ModelFile, cores: int) -> FilePolicy:
     """Build the network of a model file in a session of its own; returns ``states -> [policy, value]``."""
-    with tf.Graph().as_default():
-        state = tfv1.placeholder(tf.uint8, (None, *STATE_SHAPE), "state")
-        logits, value = build_network(NETWORKS[model.network], state, model.num_actions)
-        session = tfv1.Session(config=session_config(cores))
-        for variable in tfv1.global_variables():
-            variable.load(model.variables[variable.op.name], session)
-        return make_policy(session, state, [tf.nn.softmax(logits), value])
+    return FilePolicy(model, cores)

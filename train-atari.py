@@ -12,8 +12,6 @@
 Typed without an active environment it runs in the project's own, .venv, which `make train` and `make test` create.
 """
 
-import contextlib
-import dataclasses
 import importlib.util
 import os
 import sys
@@ -60,26 +58,14 @@ def main(stop: StopRequest) -> None:
     sys.exit(stop.exit_status)
 
 
-@contextlib.contextmanager
-def quiet_stderr():
-    """Drop what native libraries say while they are loaded; TensorFlow's notes there cannot be turned off."""
-    sys.stderr.flush()
-    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(null)
-
-
 def run(config, stop: StopRequest) -> None:
     if config.task == "plot":
         from curves import plot_runs
 
         print(f"written to {plot_runs([Path(run) for run in config.output])}")
         return
+    from machine import quiet_stderr
+
     if config.task == "doctor":
         import doctor
 
@@ -90,84 +76,9 @@ def run(config, stop: StopRequest) -> None:
 
         get_protocol(config.env)  # a wrong one is told before TensorFlow is loaded, which takes seconds
     with quiet_stderr():
-        import model_file
-    if config.task == "info":
-        print("\n\n".join(model_file.describe(model_file.read_model(path)) for path in model_file.expand(config.load)))
-        return
+        import tasks
     stop.defer()
-    {"train": train, "play": play, "dump_video": dump_video, "eval": evaluate}[config.task](config, stop)
-
-
-def train(config, stop: StopRequest) -> None:
-    import learner
-    from atari_wrapper import get_protocol
-    from config import DEFAULT_ENV
-    from machine import usable_cores
-    from model_file import check_model, read_model
-
-    model = read_model(config.model) if config.model else None
-    env = config.env or (model and model.metadata.get("env")) or DEFAULT_ENV
-    protocol = get_protocol(env)
-    print(protocol, flush=True)
-    if model is not None:
-        check_model(model, protocol, config.network)
-        config = dataclasses.replace(config, network=model.network)
-    num_gpus, cores = learner.visible_gpus(config.gpu_ids), usable_cores()
-    if len(config.gpu_ids) > num_gpus:
-        learner.warn_missing_gpus(config, num_gpus)
-    config = dataclasses.replace(config, env=env).resolve(cores, num_gpus)
-    learner.train(config, protocol, model, cores, num_gpus, stop)
-
-
-def load_agent(path: str, config):
-    """A model file's protocol and policy, checked against the flags."""
-    import learner
-    from atari_wrapper import get_protocol
-    from machine import usable_cores
-    from model_file import check_model, environment_of, load_policy, read_model
-
-    model = read_model(path)
-    protocol = get_protocol(environment_of(model, config.env))
-    print(protocol, flush=True)
-    check_model(model, protocol, config.network)
-    num_gpus = learner.visible_gpus(config.gpu_ids)
-    if len(config.gpu_ids) > num_gpus:
-        learner.warn_missing_gpus(config, num_gpus)
-    return protocol, load_policy(model, usable_cores())
-
-
-def play(config, stop: StopRequest) -> None:
-    import common
-
-    protocol, policy = load_agent(config.model, config)
-    common.play(policy, protocol.env, config.episode, config.seed, check_stop=stop.check)
-
-
-def dump_video(config, stop: StopRequest) -> None:
-    import common
-
-    protocol, policy = load_agent(config.model, config)
-    directory = Path(dataclasses.replace(config, env=protocol.env).directory)
-    common.record(policy, protocol.env, config.episode, directory, config.seed, check_stop=stop.check)
-
-
-def evaluate(config, stop: StopRequest) -> None:
-    import common
-    import score_report
-    from machine import usable_cores
-    from model_file import expand
-
-    evaluations = []
-    for path in expand(config.load):
-        protocol, policy = load_agent(path, config)
-        scores = common.evaluate(
-            policy, {"env_id": protocol.env}, config.episode, 2 * usable_cores(), config.seed, check_stop=stop.check
-        )
-        evaluations.append(score_report.Evaluation(path, protocol, common.EVALUATION, scores))
-    several = len(evaluations) > 1 and not config.output
-    env = evaluations[0].protocol.env
-    directory = "train_log/eval" if several else dataclasses.replace(config, env=env).directory
-    score_report.report(evaluations, Path(directory))
+    tasks.TASKS[config.task](config, stop)
 
 
 if __name__ == "__main__":
