@@ -202,7 +202,9 @@ def play(
         UsageError: there is no display.
     """
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise UsageError("there is no display to play on: watch in a browser with --watch PORT, or record videos with --task dump_video")
+        raise UsageError(
+            "there is no display to play on: watch in a browser with --watch PORT, or record videos with --task dump_video"
+        )
     done = itertools.count(1)
     # The game runs in a process of its own, also because its OpenGL and TensorFlow can clash in one.
     with contextlib.suppress(SimulatorClosedError):
