@@ -203,7 +203,7 @@ def play(
     """
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise UsageError(
-            "there is no display to play on: watch in a browser with --watch PORT, or record videos with --task dump_video"
+            "there is no display to play on: watch in a browser with --watch PORT, or record with --task dump_video"
         )
     done = itertools.count(1)
     # The game runs in a process of its own, also because its OpenGL and TensorFlow can clash in one.
