@@ -1,6 +1,6 @@
 """Does it learn? Trains with the command line on several seeds, scores the final weights and draws the curves.
 
-    python -m bench.learning pong|breakout|queue|correction [--seeds 0 1 2] [--minutes 90] [--draw]
+    python -m bench.learning pong|breakout|queue|correction [--seeds 0 1 2] [--minutes 120] [--draw]
 
 pong, breakout: the README's command without other flags; 100 episodes of its final weights, greedy with 1% random.
 queue: the original's deep queue of batches against the suite's; correction: clipped-is against vtrace. Both on a quick
@@ -64,7 +64,7 @@ class Experiment:
 
 
 EXPERIMENTS = {
-    "pong": Experiment("Pong-v0", 90, (0, 1, 2), {"defaults": ()}),
+    "pong": Experiment("Pong-v0", 120, (0, 1, 2), {"defaults": ()}),
     "breakout": Experiment("Breakout-v0", 120, (0,), {"defaults": ()}),
     "queue": Experiment(
         "CrazyClimber-v0", 3, (0, 1, 2, 3, 4),
