@@ -13,6 +13,8 @@ from model_file import read_model
 import numpy as np
 
 _SCRIPT = "tests/poisoned.py"
+# After the first checkpoint: an epoch is 512 states, and a prediction is of at least 4.
+_PREDICTIONS, _UPDATES = (250, 350), (EPOCH_UPDATES, 3 * EPOCH_UPDATES)
 
 
 def losses(directory: Path, trials: int, rng: random.Random) -> Trials:
@@ -32,7 +34,7 @@ def policies(directory: Path, trials: int, rng: random.Random) -> Trials:
     for trial in range(trials):
         output, what = directory / f"{trial}", ("prediction", "weights")[trial % 2]
         correction = rng.choice(("clipped-is", "vtrace", "clipped-surrogate"))
-        moment = rng.randrange(60, 120) if what == "prediction" else rng.randrange(EPOCH_UPDATES, 3 * EPOCH_UPDATES)
+        moment = rng.randrange(*_PREDICTIONS if what == "prediction" else _UPDATES)
         run = train(output, "--correction", correction, what, str(moment), script=_SCRIPT)
         number, told, batch = _told(output, expect_end(run, 1))
         if what == "prediction":
@@ -41,7 +43,6 @@ def policies(directory: Path, trials: int, rng: random.Random) -> Trials:
             assert batch["state"][offending].any()
         else:
             assert number == moment + 1, (number, moment)
-            assert np.isfinite(batch["mu"]).all(), "the loss of the first update with such weights was not looked at"
         _expect_good(output, number)
         yield what
 

@@ -32,13 +32,14 @@ class _Place:
     since: float
     short_lives: int = 0
 
+    def is_young(self) -> bool:
+        return time.monotonic() - self.since < _LONG_LIFE_S
+
     def may_end(self) -> bool:
-        return self.short_lives < _SHORT_LIVES or time.monotonic() - self.since > _LONG_LIFE_S
+        return self.short_lives < _SHORT_LIVES or not self.is_young()
 
     def pass_on(self, pid: int) -> None:
-        now = time.monotonic()
-        self.short_lives = self.short_lives + 1 if now - self.since < _LONG_LIFE_S else 0
-        self.pid, self.since = pid, now
+        self.pid, self.since = pid, time.monotonic()
 
 
 class _Simulators:
@@ -49,13 +50,14 @@ class _Simulators:
         wait_for(lambda: len(run.simulators()) == _SIMULATORS, 10, "two simulators")
         self._places = [_Place(pid, time.monotonic()) for pid in run.simulators()]
 
-    def end_one(self, number: signal.Signals) -> None:
-        """Send the signal that ends it, now or at its next step, to one of them; its successor must come in time."""
+    def end_one(self, number: signal.Signals, within_s: float = _NEXT_STEP_S) -> None:
+        """Send one of them the signal that ends it, at once or within so long; its successor must come in time."""
         wait_for(lambda: any(place.may_end() for place in self._places), 10, "a life that is long enough")
         place = self._rng.choice([place for place in self._places if place.may_end()])
         known = {place.pid for place in self._places}
+        place.short_lives = place.short_lives + 1 if place.is_young() else 0
         os.kill(place.pid, number)
-        wait_for(lambda: place.pid not in self._run.alive(), _NEXT_STEP_S, "its end")
+        wait_for(lambda: place.pid not in self._run.alive(), within_s, "its end")
         wait_for(lambda: {*self._run.simulators()} - known, _NOTICE_S, "a new simulator", self._run)
         (successor,) = {*self._run.simulators()} - known
         place.pass_on(successor)
@@ -125,11 +127,9 @@ def hanging(directory: Path, trials: int, rng: random.Random) -> Trials:
     output, timeout_s = directory / "run", 2
     run = train(output, "--simulator-timeout", str(timeout_s), *_FOR_EVER)
     run.read_until("Start Epoch 2")
+    simulators = _Simulators(run, rng)
     for _ in range(trials):
-        wait_for(lambda: len(run.simulators()) == _SIMULATORS, 10, "two simulators")
-        victim = rng.choice(run.simulators())
-        os.kill(victim, signal.SIGSTOP)
-        wait_for(lambda pid=victim: pid not in run.alive(), timeout_s + 5, "the one that hangs is killed")
+        simulators.end_one(signal.SIGSTOP, timeout_s + 5)
         yield ""
     expect_learning(run, output, 1)
     assert stats(output)[-1]["simulator_restarts"] == trials
