@@ -57,7 +57,8 @@ _SEND_TIMEOUT_S = 30.0
 _SHUTDOWN_POLL_S, _SHUTDOWN_TIMEOUT_S = 0.1, 5.0
 _POLL_S = 0.5
 _CATCH_UP_S = 0.25  # a player that was held up makes up for so much
-_NICENESS = 19  # of the process that plays for a training
+# Of the process that plays for a training: its priority, and how many of its steps are shown, about 10 a second.
+_NICENESS, _TRAINING_EVERY_STEPS = 19, 2
 # Lossless, and a fifth of the work of OpenCV's default filter.
 _PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 if hasattr(cv2, "IMWRITE_PNG_FILTER"):
@@ -216,6 +217,7 @@ def show(
     seed: int,
     about: Callable[[], dict],
     check_stop: Callable[[], None] = lambda: None,
+    every_steps: int = 1,
 ) -> Iterator[float]:
     """Play an episode after the other at the game's own speed, as long as somebody watches; yield their scores.
 
@@ -226,6 +228,7 @@ def show(
         seed: of the games and the random actions.
         about: what else each message says.
         check_stop: called between steps; what it raises ends the show.
+        every_steps: how many steps there are from one that is shown to the next.
     """
     rng, pace, frames = np.random.default_rng(seed), Pace(), 0
     for episode in itertools.count(1):
@@ -238,6 +241,8 @@ def show(
                 check_stop()
                 score, frames = score + step.reward, frames + step.emulator_frames
                 pace.wait(step.emulator_frames)
+                if number % every_steps:
+                    continue
                 told = {"episode": episode, "step": number, "score": score, "frames": frames, "actions": actions}
                 broadcast.publish(encode(game.render(), step, told | about()))
         finally:
@@ -339,6 +344,7 @@ def watch_training(listener: socket.socket, model_path: str, env_id: str, seed: 
             server.broadcast,
             seed,
             lambda: {"env": env_id, **policy.about()},
+            every_steps=_TRAINING_EVERY_STEPS,
         ):
             pass
 
@@ -349,6 +355,8 @@ def _main(descriptor: str, parent_pid: str, model_path: str, env_id: str, seed: 
     with quiet_stderr():
         import model_file  # noqa: F401  takes seconds, which would be minutes at the lowest priority
     os.nice(_NICENESS)  # of this thread, and of all that it starts from here on
+    with contextlib.suppress(OSError):  # it then takes what the training leaves, and never interrupts it
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     watch_training(socket.socket(fileno=int(descriptor)), model_path, env_id, int(seed))
 
 

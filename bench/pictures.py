@@ -83,7 +83,8 @@ def main() -> None:
     for name in args.only:
         typed, until, count = SHOTS[name]
         with tempfile.TemporaryDirectory() as directory:
-            lines = capture((*typed, "--output", f"{directory}/run"), until, args.columns)
+            output = ("--output", f"{directory}/run") if name == "status" else ()
+            lines = capture((*typed, *output), until, args.columns)
         text = [line for line in lines if line][-count:]
         draw([f"$ ./train-atari.py {' '.join(typed)}", *text], _DOCS / f"{name}.png")
         print(f"{_DOCS}/{name}.png")

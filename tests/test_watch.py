@@ -272,10 +272,10 @@ class Stopped(Exception):  # noqa: N818
 class Player:
     """Runs ``show`` on a thread of its own, with the fakes; counts how often it asked whether to stop."""
 
-    def __init__(self, page: Server, about: dict | None = None):
+    def __init__(self, page: Server, about: dict | None = None, every_steps: int = 1):
         FakeGame.made, FakeGame.rendered = [], 0
         self.policy, self.scores, self.checks, self._stop = FakePolicy(), [], 0, False
-        self._scores = show(FakeGame, self.policy, page.broadcast, 5, lambda: about or {}, self._check)
+        self._scores = show(FakeGame, self.policy, page.broadcast, 5, lambda: about or {}, self._check, every_steps)
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
@@ -305,6 +305,17 @@ def fast(monkeypatch):
 
 def picture(base64_png: str) -> np.ndarray:
     return cv2.imdecode(np.frombuffer(base64.b64decode(base64_png), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+
+def test_of_every_so_many_steps_one_is_told_and_no_reward_is_lost(page, fast):
+    player = Player(page, every_steps=3)
+    told = read(page.port, EPISODE_STEPS // 3 + 2)
+    player.stop()
+    *first, next_episode = told
+    assert [message["step"] for message in first] == list(range(0, EPISODE_STEPS + 1, 3))
+    assert [message["score"] for message in first] == [2.0 * message["step"] for message in first]
+    assert (next_episode["episode"], next_episode["step"]) == (2, 0)
+    assert len(player.policy.states) >= EPISODE_STEPS
 
 
 def test_each_step_is_told(page, fast):
