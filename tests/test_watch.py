@@ -438,8 +438,8 @@ def test_the_newest_weights_play(tmp_path):
 
 
 def test_the_page_waits_for_the_first_weights(tmp_path, monkeypatch):
-    def show_once(make_game, policy, broadcast, seed, about):
-        broadcast.publish(json.dumps({"seed": seed, **about()}).encode())
+    def show_once(make_game, policy, broadcast, seed, about, every_steps):
+        broadcast.publish(json.dumps({"seed": seed, "every_steps": every_steps, **about()}).encode())
         return iter(())
 
     monkeypatch.setattr(watch, "show", show_once)
@@ -456,7 +456,8 @@ def test_the_page_waits_for_the_first_weights(tmp_path, monkeypatch):
     reader.thread.join(10)
     age_s = reader.seen[-1].pop("age_s")
     assert 0 <= age_s < 5
-    assert reader.seen[-1] == {"seed": 3, "env": "Pong-v0", "updates": 8, "online_score": None}
+    told = {"seed": 3, "every_steps": 2, "env": "Pong-v0", "updates": 8, "online_score": None}
+    assert reader.seen[-1] == told
 
 
 # The command line, end to end
