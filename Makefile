@@ -2,7 +2,8 @@
 # make test   sets up .venv, checks the style and runs the tests
 # make bench-simulators (-transport, -train, -scaling)  measures speed;  make bench-learning  what is learned
 # make bench-peers, make bench-learning-peers  the same of others, in .venv-bench
-# make bench-watch  measures what --watch costs;  make bench-screenshot, bench-animation  the README's pictures
+# make bench-watch  measures what --watch costs;  make bench-soak  an hour's memory, files and threads
+# make bench-pictures, bench-screenshot, bench-animation  the README's pictures
 # make faults     kills, stops, starves and fuzzes runs, and tells what was lost
 
 PYTHON ?= python3
