@@ -6,6 +6,7 @@ predicted when its action was chosen, is the bootstrap of steps 0 to T - 1; step
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
@@ -274,8 +275,11 @@ class BatchPool:
         self._sample_reuse = sample_reuse
         self._rng = rng
         self._size = 0
-        self._pool = items.empty(self._pool_items)
-        self._spare: list[Batch | UnrollBatch] = []  # pools that were given out
+        self._pool: Batch | UnrollBatch | None = None
+        # In turn: a third is made only for a queue so deep that it holds batches of both.
+        self._spare: deque[Batch | UnrollBatch] = deque()
+        if self._pool_items > self._batch_items:
+            self._spare.extend(items.empty(self._pool_items) for _ in range(2))
 
     def add(self, unroll: Unroll) -> Iterator[list[MakeBatch]]:
         """Take in an unroll; yield what makes the batches of each pool that is full, each to be called once, in order.
@@ -285,6 +289,8 @@ class BatchPool:
         columns = self._items.cut(unroll)
         done, total = 0, len(columns.states)
         while done < total:
+            if self._pool is None:  # not earlier: by now the learner may have drawn the last of the one before
+                self._pool = self._spare.popleft() if self._spare else self._items.empty(self._pool_items)
             take = min(total - done, self._pool_items - self._size)
             for pool, column in zip(self._pool, columns, strict=True):
                 pool[self._size : self._size + take] = column[done : done + take]
@@ -293,12 +299,10 @@ class BatchPool:
                 yield self._hand_out()
 
     def _hand_out(self) -> list[MakeBatch]:
-        pool, self._size = self._pool, 0
+        pool, self._pool, self._size = self._pool, None, 0
         self._items.complete(pool)
         if self._pool_items == self._batch_items:
-            self._pool = self._items.empty(self._batch_items)  # the learner's, from here on, is the one that is full
-            return [lambda: pool] * self._sample_reuse
-        self._pool = self._spare.pop() if self._spare else self._items.empty(self._pool_items)
+            return [lambda: pool] * self._sample_reuse  # the learner's, from here on
         orders = [self._rng.permutation(self._pool_items) for _ in range(self._sample_reuse)]
         starts = range(0, self._pool_items, self._batch_items)
         parts = [order[start : start + self._batch_items] for order in orders for start in starts]

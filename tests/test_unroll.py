@@ -419,13 +419,36 @@ def test_a_pool_is_not_filled_again_before_its_last_batch_was_drawn():
     waiting = [batches for i in range(3) for batches in pool.add(numbered_unroll(i * 6, 3, 2))]
     for number, batches in enumerate(waiting):
         drawn = [make_batch() for make_batch in batches[:-1]]
-        for later in (100, 200):  # the first fills the pool that is at hand already
+        for later in (100, 200):
             assert len(list(pool.add(numbered_unroll(later, 3, 2)))) == 1
         drawn.append(batches[-1]())
         numbers = np.concatenate([batch.actions for batch in drawn])
         assert sorted(numbers) == sorted(2 * list(range(6 * number, 6 * number + 6)))
         for batch in drawn:
             np.testing.assert_array_equal(batch.states[:, 0, 0, 0], batch.actions)
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_two_pools_are_enough(left):
+    made = []
+    items = Transitions(0.99, 1.0, False)
+    empty = items.empty
+    items.empty = lambda size: made.append(size) or empty(size)
+    pool = BatchPool(items, 2, 6, 1, np.random.default_rng(0))
+    waiting, drawn = [], []
+    for number in range(6):
+        for batches in pool.add(numbered_unroll(number * 6, 3, 2)):
+            waiting += batches
+            while len(waiting) > left:  # the master waits for room
+                drawn.append(waiting.pop(0)())
+    assert made.count(6) == 2
+    assert np.concatenate([batch.actions for batch in drawn]).size == 36 - 2 * left
+
+
+def test_a_pool_that_is_a_batch_is_given_away():
+    pool = make_pool(6, 6)
+    first, second = (take(pool, numbered_unroll(number, 3, 2))[0] for number in (0, 6))
+    assert not np.shares_memory(first.states, second.states)
 
 
 # Whole unrolls
