@@ -16,7 +16,7 @@ from pathlib import Path
 TASKS = ("train", "play", "eval", "dump_video", "info", "plot", "doctor")
 MODEL_TASKS = ("play", "eval", "dump_video", "info")  # which need --load
 DEFAULT_ENV = "Pong-v0"
-NETWORKS = ("batch-a3c", "small")
+NETWORKS = ("batch-a3c", "small", "nature")
 CORRECTIONS = ("clipped-is", "vtrace", "clipped-surrogate")
 GRADIENT_CLIPS = ("per-tensor", "global-norm")
 CONFIG_FILE = "config.json"
@@ -109,9 +109,10 @@ class Config:
     predictor_thread_per_gpu: int | None = _flag(None, "prediction", "predictor threads per inference device "
                                                  "(default: 4 on a GPU, 1 on the CPU)", low=1, high=64)
 
-    network: str = _flag("auto", "learning", "batch-a3c is the original's; small is for machines without a GPU; auto "
-                         "takes batch-a3c with a GPU and small without, for training, and what the file holds for "
-                         "the other tasks", choices=("auto", *NETWORKS))
+    network: str = _flag("auto", "learning", "batch-a3c is the original's; small is for machines without a GPU; nature "
+                         "has twice its channels and sees one colour axis; auto takes batch-a3c with a GPU and "
+                         "small without, for training, and what the file holds for the other tasks",
+                         choices=("auto", *NETWORKS))
     batch_size: int | None = _flag(None, "learning", "states in a learner update", low=1, high=65536)
     local_time_max: int | None = _flag(None, "learning", "steps in an unroll", low=1, high=4096)
     gamma: float = _flag(0.99, "learning", "discount per step", low=0.0, high=1.0)
@@ -262,7 +263,22 @@ class Config:
         path.write_text(json.dumps(record, indent=2) + "\n")
 
 
-# What the learner does by default. The original's, and what learns on a machine without a GPU.
+# What the learner does by default: the original's settings, and what learns on a machine without a GPU.
+_FEW_CORES = {
+    "batch_size": 256,
+    "local_time_max": 64,
+    "gae_lambda": 0.95,
+    "correction": "clipped-surrogate",
+    "pool_states": 2560,
+    "sample_reuse": 1,
+    "queue_size": 2,
+    "learning_rate": Schedule(5e-4, ((24_000, 2.5e-4), (40_000, 1e-4), (72_000, 3e-5))),
+    "entropy_beta": Schedule(0.01, ((24_000, 0.005), (40_000, 0.002))),
+    "value_weight": 0.5,
+    "adam_epsilon": 1e-5,
+    "gradient_clip": "global-norm",
+    "gradient_clip_norm": 0.5,
+}
 LEARNING_DEFAULTS = {
     "batch-a3c": {
         "batch_size": 128,
@@ -278,20 +294,12 @@ LEARNING_DEFAULTS = {
         "gradient_clip": "per-tensor",
         "gradient_clip_norm": 0.1,
     },
-    "small": {
-        "batch_size": 256,
-        "local_time_max": 64,
-        "gae_lambda": 0.95,
-        "correction": "clipped-surrogate",
-        "pool_states": 2560,
-        "sample_reuse": 1,
-        "queue_size": 2,
-        "learning_rate": Schedule(5e-4, ((24_000, 2.5e-4), (40_000, 1e-4), (72_000, 3e-5))),
-        "entropy_beta": Schedule(0.01, ((24_000, 0.005), (40_000, 0.002))),
-        "value_weight": 0.5,
-        "adam_epsilon": 1e-5,
-        "gradient_clip": "global-norm",
-        "gradient_clip_norm": 0.5,
+    "small": _FEW_CORES,
+    "nature": _FEW_CORES
+    | {
+        "gae_lambda": 0.98,
+        "learning_rate": Schedule(5e-4, ((12_000, 2.5e-4), (36_000, 1e-4), (64_000, 3e-5))),
+        "entropy_beta": Schedule(0.01, ((16_000, 0.005), (36_000, 0.002))),
     },
 }
 

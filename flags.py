@@ -20,11 +20,14 @@ _GROUPS = {
 def _default_text(name: str, default) -> str:
     if default is not None:
         return "" if default in (False, ()) else f" (default: {default})"
-    values = [LEARNING_DEFAULTS[network].get(name) for network in NETWORKS]
-    if values == [None, None]:
+    values = {network: LEARNING_DEFAULTS[network].get(name) for network in NETWORKS}
+    if set(values.values()) == {None}:
         return ""
-    first, second = ("the batch size" if v is None else v for v in values)
-    return f" (default: {first} for batch-a3c, {second} for small)"
+    networks: dict[str, list[str]] = {}
+    for network, value in values.items():
+        networks.setdefault("the batch size" if value is None else str(value), []).append(network)
+    texts = [f"{value} for {' and '.join(names)}" for value, names in networks.items()]
+    return f" (default: {', '.join(texts)})"
 
 
 def _schedule(text: str) -> Schedule:

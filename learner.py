@@ -250,9 +250,10 @@ def _load_progress(checkpoint: str) -> dict[str, int]:
 
 def describe(config: Config, cores: int) -> str:
     """What a run is about to do, in words: what was chosen for this machine and what the learner's settings are."""
-    small = " with settings for few cores (the original's: --network batch-a3c)" if config.network == "small" else ""
+    few_cores = config.network != "batch-a3c"
+    settings = " with settings for few cores (the original's: --network batch-a3c)" if few_cores else ""
     return (
-        f"network {config.network}{small}, {config.num_envs} games in {config.simulator_proc} simulators on {cores} "
+        f"network {config.network}{settings}, {config.num_envs} games in {config.simulator_proc} simulators on {cores} "
         f"cores; unrolls of {config.local_time_max} steps, batches of {config.batch_size} states drawn from "
         f"{config.pool_states}, each used {config.sample_reuse}x; {config.correction}, gamma {config.gamma}, "
         f"lambda {config.gae_lambda}; Adam {config.learning_rate}, epsilon {config.adam_epsilon}, "

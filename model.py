@@ -51,6 +51,8 @@ class Network:
         policy_scale, value_scale: variance scaling of the heads' initial weights; 2 in all other layers.
         normalize_input: whether the game's mean frame is subtracted and the rest divided by four deviations;
             else pixels / 255.
+        one_colour: with ``normalize_input``: whether of each frame only what differs along the game's principal
+            colour axis is seen, which makes the first convolution a third of the work.
     """
 
     convs: tuple[Conv, ...]
@@ -59,11 +61,14 @@ class Network:
     policy_scale: float
     value_scale: float
     normalize_input: bool
+    one_colour: bool = False
 
     def variable_shapes(self, num_actions: int) -> dict[str, tuple[int, ...]]:
         """Name and shape of each variable, in the order of the layers."""
         size, _, channels = STATE_SHAPE
         shapes = {"input/mean": FRAME_SHAPE, "input/scale": ()} if self.normalize_input else {}
+        if self.one_colour:
+            shapes["input/axis"], channels = (3,), FRAME_HISTORY
         for conv in self.convs:
             shapes[f"{conv.name}/W"] = (conv.kernel, conv.kernel, channels, conv.channels)
             shapes[f"{conv.name}/b"] = (conv.channels,)
@@ -103,6 +108,20 @@ NETWORKS = {
         value_scale=1.0,
         normalize_input=True,
     ),
+    # The convolutions of Mnih et al. 2015, "DQN", table of the methods, with half of the hidden units.
+    "nature": Network(
+        convs=(
+            Conv("conv0", 8, 32, stride=4, padding="VALID"),
+            Conv("conv1", 4, 64, stride=2, padding="VALID"),
+            Conv("conv2", 3, 64, padding="VALID"),
+        ),
+        hidden=256,
+        prelu=False,
+        policy_scale=1e-4,
+        value_scale=1.0,
+        normalize_input=True,
+        one_colour=True,
+    ),
 }
 
 
@@ -112,29 +131,46 @@ class FrameStatistics(NamedTuple):
     Attributes:
         mean: the mean frame, float32 ``[84, 84, 3]``.
         std: deviation of all pixels from it.
+        axis: the principal axis of these deviations in the space of colours, float32 ``[3]``, of length 1.
+        axis_std: deviation along it.
     """
 
     mean: np.ndarray
     std: float
+    axis: np.ndarray
+    axis_std: float
 
 
-def _first_convolution(states: tf.Tensor, weights: tf.Tensor, conv: Conv, normalize: bool, statistics) -> tf.Tensor:
+_UNKNOWN = FrameStatistics(np.zeros(FRAME_SHAPE, np.float32), 64.0, np.full(3, 3**-0.5, np.float32), 64.0)
+
+
+def _first_convolution(states: tf.Tensor, weights: tf.Tensor, conv: Conv, network: Network, statistics) -> tf.Tensor:
     """Convolve normalised pixels without going over the image to normalise it: the convolution is linear.
 
     Pixels / 255 is a matter of the weights. The mean frame's own convolution, once for a batch and apart for each of
     the four frames of the history, is subtracted where a state has that frame: before an episode's first it is zeros.
     """
     x = tf.cast(states, tf.float32)
-    if not normalize:
+    if not network.normalize_input:
         return tf.nn.conv2d(x, weights / 255.0, conv.stride, conv.padding)
-    mean_init, std = statistics or FrameStatistics(np.zeros(FRAME_SHAPE, np.float32), 64.0)
-    with tfv1.variable_scope("input"):
-        mean = tfv1.get_variable("mean", initializer=tf.constant(mean_init, tf.float32), trainable=False)
-        scale = tfv1.get_variable("scale", initializer=tf.constant(_DEVIATIONS * std, tf.float32), trainable=False)
+    statistics = statistics or _UNKNOWN
+    std, colours = (statistics.axis_std, 1) if network.one_colour else (statistics.std, 3)
+
+    def constant(name: str, value) -> tf.Tensor:
+        with tfv1.variable_scope("input"):
+            return tfv1.get_variable(name, initializer=tf.constant(value, tf.float32), trainable=False)
+
+    mean, scale = constant("mean", statistics.mean), constant("scale", _DEVIATIONS * std)
+    if network.one_colour:
+        axis = constant("axis", statistics.axis)[:, None]
+        height, width, _ = STATE_SHAPE
+        mean = tf.reshape(tf.matmul(tf.reshape(mean, [-1, 3]), axis), [height, width, 1])
+        of_frames = tf.reshape(tf.eye(FRAME_HISTORY)[:, None, :] * axis, [3 * FRAME_HISTORY, FRAME_HISTORY])
+        x = tf.reshape(tf.matmul(tf.reshape(x, [-1, 3 * FRAME_HISTORY]), of_frames), [-1, height, width, FRAME_HISTORY])
     weights = weights / scale
     k, channels = conv.kernel, conv.channels
-    per_frame = tf.reshape(weights, [k, k, FRAME_HISTORY, 3, channels])
-    per_frame = tf.reshape(tf.transpose(per_frame, [0, 1, 3, 2, 4]), [k, k, 3, FRAME_HISTORY * channels])
+    per_frame = tf.reshape(weights, [k, k, FRAME_HISTORY, colours, channels])
+    per_frame = tf.reshape(tf.transpose(per_frame, [0, 1, 3, 2, 4]), [k, k, colours, FRAME_HISTORY * channels])
     of_mean = tf.nn.conv2d(mean[None], per_frame, conv.stride, conv.padding)
     height, width = of_mean.shape[1:3]
     of_mean = tf.reshape(of_mean, [height * width, FRAME_HISTORY, channels])
@@ -188,7 +224,7 @@ def build_network(
     for layer, conv in enumerate(network.convs):
         weights, bias = variables(conv.name)
         if layer == 0:
-            x = _first_convolution(x, weights, conv, network.normalize_input, statistics)
+            x = _first_convolution(x, weights, conv, network, statistics)
         else:
             x = tf.nn.conv2d(x, weights, conv.stride, conv.padding)
         x = tf.nn.relu(tf.nn.bias_add(x, bias))

@@ -28,7 +28,7 @@ class ModelFile(NamedTuple):
     Attributes:
         path: where it is.
         variables: the network's variables by name, without ``:0``; what else the file held is left out.
-        network: ``batch-a3c`` or ``small``, told by the shapes.
+        network: one of ``NETWORKS``, told by the shapes.
         num_actions: outputs of the policy.
         metadata: what the file says of itself; empty for the published ones.
     """

@@ -35,6 +35,7 @@ _SCRIPT = Path(__file__).resolve().parents[1] / "train-atari.py"
 _RUNS = Path("train_log/learning")
 RESULTS = Path("results")
 _POLL_S = 1.0
+_SLOWEST = 3  # times as long as its minutes of training a run may take, with its evaluations
 _CURVE = ("steps", "emulator_frames", "train_minutes", "states_per_s", "policy_lag_mean", "entropy", "value_loss",
           "online_score", "mean_score", "stderr_score")  # fmt: skip
 # The original's learner, with unrolls that divide a batch, as vtrace needs.
@@ -100,8 +101,9 @@ def train(env: str, flags: tuple[str, ...], seed: int, minutes: float, output: P
     output.mkdir(parents=True, exist_ok=True)
     with (output / "output.txt").open("a") as log:
         training = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=hear_signals)
+        deadline = time.monotonic() + 60 * (_SLOWEST * minutes + 10)
         try:
-            while training.poll() is None and _minutes(output) < minutes:
+            while training.poll() is None and _minutes(output) < minutes and time.monotonic() < deadline:
                 time.sleep(_POLL_S)
         finally:
             training.send_signal(signal.SIGINT)
@@ -179,7 +181,7 @@ def rows(record: dict) -> list[dict]:
                 "setting": setting,
                 "seeds": len(means),
                 "mean": float(means.mean()),
-                "stderr of seeds": float(means.std(ddof=1) / np.sqrt(len(means))) if len(means) > 1 else float("nan"),
+                "stderr of seeds": float(means.std(ddof=1) / np.sqrt(len(means))) if len(means) > 1 else None,
                 "least": float(means.min()),
                 "most": float(means.max()),
                 "minutes": float(np.mean([final["train_minutes"] for final in finals])),

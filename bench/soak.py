@@ -27,7 +27,8 @@ _SAMPLES = 120
 
 def sample(learner: psutil.Process) -> dict[str, dict[str, float]]:
     """What each of a run's processes holds now: unique memory in MB, open files, threads."""
-    nursery = [child for child in learner.children() if "nursery.py" in " ".join(child.cmdline())]
+    children = [child for child in learner.children() if child.status() != psutil.STATUS_ZOMBIE]
+    nursery = [child for child in children if "nursery.py" in " ".join(child.cmdline())]
     simulators = [process for parent in nursery for process in parent.children()]
     processes = {"learner": learner, "nursery": nursery[0]} | {
         f"simulator {number}": process for number, process in enumerate(sorted(simulators, key=lambda p: p.pid))
@@ -47,18 +48,22 @@ def watch(learner: psutil.Process, minutes: float) -> list[dict]:
     samples, began = [], time.monotonic()
     for number in range(_SAMPLES + 1):
         time.sleep(max(0.0, began + 60 * minutes * number / _SAMPLES - time.monotonic()))
-        with contextlib.suppress(IndexError):  # an evaluation's nursery may just be going
+        with contextlib.suppress(IndexError, psutil.NoSuchProcess):  # an evaluation's nursery may just be going
             samples.append({"minutes": (time.monotonic() - began) / 60, **sample(learner)})
         harness.progress(f"{samples[-1]['minutes']:.1f} of {minutes:g} minutes" if samples else "starting")
     return samples
 
 
 def growth(samples: list[dict]) -> list[dict]:
-    """For each process and quantity: medians of the second and of the last quarter, and what it grew by."""
+    """For each process that was always there, and each quantity: medians of the second and of the last quarter.
+
+    An evaluation's processes come and go.
+    """
     quarter = len(samples) // 4
     second, last = samples[quarter : 2 * quarter], samples[-quarter:]
     rows = []
-    for process in (name for name in samples[-1] if name != "minutes"):
+    always = set(samples[0]).intersection(*samples) - {"minutes"}
+    for process in sorted(always):
         for quantity in samples[-1][process]:
             early, late = (
                 statistics.median(sample[process][quantity] for sample in part if process in sample)

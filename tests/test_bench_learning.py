@@ -89,7 +89,7 @@ def test_rows_and_the_drawing(tmp_path):
     three, one = learning.rows(record)
     assert (three["seeds"], three["mean"], three["least"], three["most"]) == (3, 3.0, 1.0, 6.0)
     assert three["stderr of seeds"] == pytest.approx(np.std([1, 2, 6], ddof=1) / np.sqrt(3))
-    assert np.isnan(one["stderr of seeds"])
+    assert one["stderr of seeds"] is None
     learning.draw(record, tmp_path / "a.png")
     image = cv2.imread(str(tmp_path / "a.png"))
     record["settings"]["one"]["runs"]["0"] = run_of(-9.0)

@@ -206,7 +206,8 @@ def test_play_episode_yields_each_step_and_keeps_the_history(tmp_path):
 
 
 class NoisyPlayer:
-    """Frames around one colour, with deviation 20; an episode lasts 10 steps."""
+    """Frames around one colour, with deviation 20, and as much again for green and blue together; an episode lasts 10
+    steps."""
 
     action_space = gymnasium.spaces.Discrete(NUM_ACTIONS)
 
@@ -229,7 +230,8 @@ class NoisyPlayer:
         pass
 
     def _frame(self):
-        self.frames.append(self._rng.normal((50, 100, 150), 20, FRAME_SHAPE).clip(0, 255).astype(np.uint8))
+        noise = self._rng.normal(0, 20, FRAME_SHAPE) + self._rng.normal(0, 20, (*FRAME_SHAPE[:2], 1)) * (0, 0.6, 0.8)
+        self.frames.append((noise + np.array([100, 128, 150])).clip(0, 255).astype(np.uint8))
         return self.frames[-1]
 
 
@@ -237,11 +239,13 @@ def test_frame_statistics_are_those_of_the_frames(monkeypatch):
     player = NoisyPlayer()
     monkeypatch.setattr(common, "make_player", lambda env_id: player)
     monkeypatch.setattr(common, "_STATISTICS_STEPS", 50)
-    mean, std = common.frame_statistics("Pong-v0", seed=0)
-    assert mean.dtype == np.float32
+    mean, std, axis, axis_std = common.frame_statistics("Pong-v0", seed=0)
+    assert mean.dtype == axis.dtype == np.float32
     np.testing.assert_allclose(mean, np.mean(player.frames[:50], axis=0), rtol=0.1)
-    np.testing.assert_allclose(mean.mean(axis=(0, 1)), (50, 100, 150), atol=1)
-    assert std == pytest.approx(20, abs=0.5)
+    np.testing.assert_allclose(mean.mean(axis=(0, 1)), (100, 128, 150), atol=1)
+    assert std == pytest.approx(20 * (4 / 3) ** 0.5, abs=0.5)
+    np.testing.assert_allclose(axis, (0, 0.6, 0.8), atol=0.02)
+    assert axis_std == pytest.approx(20 * 2**0.5, abs=0.5)
     assert player.actions == set(range(NUM_ACTIONS))
 
 
@@ -250,8 +254,9 @@ def test_a_game_that_never_moves_has_deviation_one(monkeypatch):
     player._frame = lambda: np.full(FRAME_SHAPE, 7, np.uint8)
     monkeypatch.setattr(common, "make_player", lambda env_id: player)
     monkeypatch.setattr(common, "_STATISTICS_STEPS", 20)
-    mean, std = common.frame_statistics("Pong-v0", seed=0)
-    assert (mean.min(), mean.max(), std) == (7, 7, 1)
+    mean, std, axis, axis_std = common.frame_statistics("Pong-v0", seed=0)
+    assert (mean.min(), mean.max(), std, axis_std) == (7, 7, 1, 1)
+    assert np.linalg.norm(axis) == pytest.approx(1)
 
 
 # record

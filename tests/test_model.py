@@ -11,7 +11,7 @@ from atari_wrapper import FRAME_SHAPE, STATE_SHAPE
 from config import Config
 from losses import vtrace
 from messages import RUNNING, TERMINATED, TRUNCATED
-from model import NETWORKS, FrameStatistics, Model, gradient_clip, present
+from model import NETWORKS, FrameStatistics, Model, _first_convolution, gradient_clip, present
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from tensorpack.tfutils import TowerContext
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_batch_a3c.json").read_text())
 SMALL = Config(network="small").resolve(cores=1, num_gpus=0)
+NATURE = Config(network="nature").resolve(cores=1, num_gpus=0)
 ORIGINAL = Config(network="batch-a3c").resolve(cores=1, num_gpus=0)
 
 # The table of the published model files, for A actions.
@@ -64,12 +65,26 @@ def test_shapes_are_those_of_the_published_files(num_actions):
     assert sum(math.prod(shape) for shape in shapes.values()) == 3_382_850 + 513 * num_actions
 
 
-@pytest.mark.parametrize(("config", "scales"), [(ORIGINAL, {}), (SMALL, {"fc-pi": 1e-4, "fc-v": 1.0})])
-def test_initial_weights(config, scales):
-    statistics = FrameStatistics(np.random.default_rng(0).uniform(0, 255, FRAME_SHAPE).astype(np.float32), 60.0)
+AXIS = np.array([0.6, 0.8, 0.0], np.float32)
+STATISTICS = FrameStatistics(np.random.default_rng(0).uniform(0, 255, FRAME_SHAPE).astype(np.float32), 60.0, AXIS, 70.0)
+
+
+@pytest.mark.parametrize(
+    ("config", "scales", "constants"),
+    [
+        (ORIGINAL, {}, {}),
+        (SMALL, {"fc-pi": 1e-4, "fc-v": 1.0}, {"input/mean": STATISTICS.mean, "input/scale": 4 * 60}),
+        (
+            NATURE,
+            {"fc-pi": 1e-4, "fc-v": 1.0},
+            {"input/mean": STATISTICS.mean, "input/scale": 4 * 70, "input/axis": AXIS},
+        ),
+    ],
+)
+def test_initial_weights(config, scales, constants):
 
     def build():
-        model = Model(config, 4, statistics)
+        model = Model(config, 4, STATISTICS)
         with TowerContext("", is_training=False):
             model.build_graph(*(tfv1.placeholder(spec.dtype, spec.shape) for spec in model.inputs()))
         trainable = tfv1.trainable_variables()
@@ -89,10 +104,29 @@ def test_initial_weights(config, scales):
             fan_in = value.size // value.shape[-1]
             scale = np.mean(value**2) * fan_in
             assert scale / scales.get(layer, 2.0) == pytest.approx(1, abs=5 / math.sqrt(value.size))
-    if config.network == "small":
-        np.testing.assert_array_equal(others.pop("input/mean"), statistics.mean)
-        assert others.pop("input/scale") == 4 * 60
-    assert others == {}
+    assert others.keys() == constants.keys()
+    for name, value in constants.items():
+        np.testing.assert_array_equal(others[name], value)
+
+
+@pytest.mark.parametrize("name", ["small", "nature"])
+def test_the_first_convolution_sees_normalised_pixels(name):
+    network, r = NETWORKS[name], np.random.default_rng(1)
+    conv, colours = network.convs[0], 1 if network.one_colour else 3
+    states = r.integers(1, 256, (3, *STATE_SHAPE), np.uint8)
+    states[1, ..., :6] = 0  # two frames are from before its episode
+    weights = r.normal(size=(conv.kernel, conv.kernel, 4 * colours, conv.channels)).astype(np.float32)
+    frames = states.reshape(3, 84, 84, 4, 3) - STATISTICS.mean[:, :, None]
+    frames[1, ..., :2, :] = 0
+    frames = (frames @ AXIS)[..., None] / (4 * 70) if network.one_colour else frames / (4 * 60)
+    pixels = frames.reshape(3, 84, 84, 4 * colours)
+    got, expected = run(
+        lambda: (
+            _first_convolution(tf.constant(states), tf.constant(weights), conv, network, STATISTICS),
+            tf.nn.conv2d(tf.constant(pixels, tf.float32), tf.constant(weights), conv.stride, conv.padding),
+        )
+    )
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
 # What the original's own graph computes for weights and inputs that anyone can make again
