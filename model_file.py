@@ -67,7 +67,7 @@ def read_model(path: str) -> ModelFile:
         raise UsageError(f"{path} is corrupt: its metadata is no JSON object; take another copy")
     bias = arrays.get("fc-pi/b")
     num_actions = len(bias) if bias is not None and bias.ndim == 1 else 0
-    problem = "it has no fc-pi/b"
+    problem, fewest = "it has no fc-pi/b", None
     for name, network in sorted(NETWORKS.items(), key=lambda item: item[0] != metadata.get("network")):
         shapes = network.variable_shapes(num_actions)
         wrong = [key for key, shape in shapes.items() if key not in arrays or arrays[key].shape != shape]
@@ -76,7 +76,8 @@ def read_model(path: str) -> ModelFile:
             if not all(np.isfinite(value).all() for value in variables.values()):
                 raise UsageError(f"{path} is corrupt: a weight is not finite; take another copy")
             return ModelFile(path, variables, name, num_actions, metadata)
-        if num_actions and len(wrong) < len(shapes):
+        if num_actions and len(wrong) < (fewest or len(shapes)):  # the nearest one is what was meant
+            fewest = len(wrong)
             found = arrays[wrong[0]].shape if wrong[0] in arrays else "missing"
             problem = f"as {name}, {wrong[0]} is {found} and not {shapes[wrong[0]]}"
     raise UsageError(f"{path} holds no network of this suite ({', '.join(NETWORKS)}): {problem}")

@@ -30,6 +30,10 @@ def small_variables(num_actions=4, seed=0) -> dict[str, np.ndarray]:
     return variables | {"input/mean": mean, "input/scale": scale}
 
 
+def nature_variables() -> dict[str, np.ndarray]:
+    return {name: np.full(shape, 0.05, np.float32) for name, shape in NETWORKS["nature"].variable_shapes(4).items()}
+
+
 def assert_same_variables(got: dict, expected: dict) -> None:
     assert set(got) == set(expected)
     for name, value in expected.items():
@@ -40,6 +44,13 @@ def assert_same_variables(got: dict, expected: dict) -> None:
 @pytest.fixture
 def file(tmp_path) -> Path:
     return tmp_path / "Pong-v0.npz"
+
+
+def test_nature_is_told_by_its_shapes(file):
+    np.savez(file, **nature_variables())
+    model = read_model(str(file))
+    assert model.network == "nature"
+    assert_same_variables(model.variables, nature_variables())
 
 
 def test_round_trip(file):
@@ -103,6 +114,10 @@ GOOD = small_variables()
 WRONG_ARRAYS = {
     "empty": ({}, "no network"),
     "variable missing": (replaced(conv1__W=None), "conv1/W is missing"),
+    "nature without its axis": (
+        {name: value for name, value in nature_variables().items() if name != "input/axis"},
+        "as nature, input/axis is missing",
+    ),
     "no policy": (replaced(fc_pi__b=None), "fc-pi/b"),
     "policy's bias is a scalar": (replaced(fc_pi__b=np.float32(1)), "fc-pi/b"),
     "policy of no actions": (replaced(fc_pi__b=np.zeros(0, np.float32)), "fc-pi/b"),
