@@ -52,7 +52,7 @@ class Network:
         normalize_input: whether the game's mean frame is subtracted and the rest divided by four deviations;
             else pixels / 255.
         one_colour: with ``normalize_input``: whether of each frame only what differs along the game's principal
-            colour axis is seen, which makes the first convolution a third of the work.
+            colour axis is seen, which leaves the first convolution a third of the input.
     """
 
     convs: tuple[Conv, ...]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from config import Config, Schedule, UsageError
-from flags import parse_args
+from flags import _default_text, parse_args
 
 import pytest
 
@@ -115,6 +115,13 @@ def test_limits(field, end):
     assert getattr(parse_args([flag(field), str(limit)]), field.name) == limit
     beyond = limit + (1 if field.type.startswith("int") else abs(limit) + 0.5) * (1 if end == "high" else -1)
     assert str(limit) in refusal(flag(field), str(beyond))
+
+
+def test_defaults_are_told_for_each_network():
+    assert _default_text("queue_size", None) == " (default: 1 for batch-a3c, 2 for small and nature)"
+    assert _default_text("gae_lambda", None) == " (default: 1.0 for batch-a3c, 0.95 for small, 0.98 for nature)"
+    assert "the batch size for batch-a3c" in _default_text("pool_states", None)
+    assert (_default_text("max_policy_lag", None), _default_text("seed", 0)) == ("", " (default: 0)")
 
 
 def test_help_names_every_flag(capsys):

@@ -82,7 +82,6 @@ STATISTICS = FrameStatistics(np.random.default_rng(0).uniform(0, 255, FRAME_SHAP
     ],
 )
 def test_initial_weights(config, scales, constants):
-
     def build():
         model = Model(config, 4, STATISTICS)
         with TowerContext("", is_training=False):
