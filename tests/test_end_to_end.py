@@ -176,11 +176,14 @@ def lags(script: str, output: Path, *flags: str) -> list[float]:
     return lags
 
 
-@pytest.mark.parametrize("flags", [POOLED, FIRST_IN_FIRST_OUT], ids=["pool", "in order"])
-def test_a_learner_ten_times_slower_learns_from_data_as_fresh(flags, tmp_path):
+# The updates that a state waits for, whatever the learner's speed: the queue's, the one under way, half of its pool's.
+@pytest.mark.parametrize(
+    ("flags", "limit"), [(POOLED, 2 + 1 + 4 / 2), (FIRST_IN_FIRST_OUT, 1 + 1 + 1 / 2)], ids=["pool", "in order"]
+)
+def test_a_learner_ten_times_slower_learns_from_data_as_fresh(flags, limit, tmp_path):
     fast = lags("train-atari.py", tmp_path / "fast", *flags)
     slow = lags("tests/slow_learner.py", tmp_path / "slow", *flags)
-    assert max(slow) <= max(fast) + 1.5, (slow, fast)
+    assert max(fast + slow) <= limit
 
 
 def test_a_deep_queue_would_make_data_old(tmp_path):
