@@ -21,11 +21,10 @@ import time
 from collections import deque
 from typing import NamedTuple
 
-from atari_wrapper import STATE_SHAPE
 from batch_queue import BatchQueue
 from config import Config, RunError
 from messages import RUNNING, StepBlock
-from model import make_policy
+from model import NETWORKS, make_mixer, make_policy
 from simulator_master import SimulatorMaster
 from stall import StallError
 from stopping import StopRequest
@@ -97,6 +96,7 @@ class ActorMaster(Callback):
         self._devices = inference_devices
         self._updates_per_step = updates_per_step
         self._stop_request = stop
+        self._state_shape = NETWORKS[config.network].state_shape
         simulators = len(master.envs_per_simulator)
         self._builders: list[UnrollBuilder | None] = [None] * simulators
         self._scores: list[np.ndarray | None] = [None] * simulators
@@ -107,9 +107,9 @@ class ActorMaster(Callback):
         seeds = np.random.SeedSequence(config.seed).spawn(1 + len(inference_devices) * config.predictor_thread_per_gpu)
         self._rngs = [np.random.default_rng(seed) for seed in seeds]
         if config.correction == "vtrace":
-            items = WholeUnrolls(config.local_time_max)
+            items = WholeUnrolls(config.local_time_max, self._state_shape)
         else:
-            items = Transitions(config.gamma, config.gae_lambda, config.normalize_advantages)
+            items = Transitions(config.gamma, config.gae_lambda, config.normalize_advantages, self._state_shape)
         self._pool = BatchPool(items, config.batch_size, config.pool_states, config.sample_reuse, self._rngs.pop())
         self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[_Actions] = queue.SimpleQueue()
@@ -213,6 +213,7 @@ class ActorMaster(Callback):
     def _before_train(self):
         self.steps, self.emulator_frames, _ = (int(value) for value in self.trainer.sess.run(self._progress))
         self.updates = self.global_step * self._updates_per_step
+        self._mix_colours = make_mixer(self.trainer.sess, self._predictors[0].input_tensors[0])
         targets = [("master", self._run_master, ()), ("sender", self._run_sender, ())]
         rngs = iter(self._rngs)
         for predictor in self._predictors:
@@ -311,8 +312,9 @@ class ActorMaster(Callback):
     def _on_step(self, block: StepBlock) -> None:
         self.emulator_frames += block.emulator_frames
         unroll, handed_out = None, False
+        frames = self._mix_colours(block.frames)
         if block.sequence == 0:
-            states = self._begin_life(block)
+            states = self._begin_life(block, frames)
         else:
             self._count(block)
             builder = self._builders[block.index]
@@ -321,7 +323,7 @@ class ActorMaster(Callback):
                 for batches in self._pool.add(unroll):
                     self._put(batches)
                     handed_out = True
-            states = builder.push(block.frames)
+            states = builder.push(frames)
         request = _Request(block.index, block.life, self._builders[block.index], states)
         if unroll is None or not self._in_generations:
             self._requests.put(request)
@@ -332,13 +334,13 @@ class ActorMaster(Callback):
                 self._requests.put(held)
             self._held.clear()
 
-    def _begin_life(self, block: StepBlock) -> np.ndarray:
+    def _begin_life(self, block: StepBlock, frames: np.ndarray) -> np.ndarray:
         # A new builder: a predictor may still be at work on the one of the life that ended.
         index = block.index
-        self._builders[index] = UnrollBuilder(len(block.ends), self._config.local_time_max)
+        self._builders[index] = UnrollBuilder(len(block.ends), self._config.local_time_max, self._state_shape)
         self._scores[index] = np.zeros(len(block.ends))
         self._held = [request for request in self._held if request.index != index]
-        return self._builders[index].start(block.frames)
+        return self._builders[index].start(frames)
 
     def _count(self, block: StepBlock) -> None:
         scores = self._scores[block.index]
@@ -365,7 +367,7 @@ class ActorMaster(Callback):
 
     def _run_predictor(self, policy, rng: np.random.Generator, slot: int) -> None:
         most = max(self._config.predict_batch_size, max(self._master.envs_per_simulator))
-        several = aligned_empty((most, *STATE_SHAPE), np.uint8)
+        several = aligned_empty((most, *self._state_shape), np.uint8)
         while not self._stop.is_set():
             start = time.perf_counter()
             requests = self._take_requests()
@@ -413,4 +415,4 @@ class _BatchFlow(DataFlow):
                 states, *columns = self._actor.take_batch()
             except StopTraining:
                 raise self._end from None
-            yield [states.reshape(-1, *STATE_SHAPE), *(column.reshape(-1) for column in columns)]
+            yield [states.reshape(-1, *states.shape[-3:]), *(column.reshape(-1) for column in columns)]

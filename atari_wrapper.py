@@ -2,7 +2,8 @@
 
 ``make_player`` builds one environment whose observation is the newest 84x84 RGB frame;
 ``stack_frames`` turns such frames into the network's state, the last four frames. The two are apart
-because only the newest frame crosses from a simulator to the learner.
+because only the newest frame crosses from a simulator to the learner. Between them ``mix_colours`` may
+make one colour of three.
 
 The protocol of the ``-v0`` ids: every action is repeated 2, 3 or 4 emulator frames at random, the emulator
 keeps the previous action with probability 0.25 (Machado et al. 2018, "Revisiting the ALE", section 5),
@@ -216,13 +217,28 @@ def stack_frames(previous: np.ndarray, frames: np.ndarray, first: np.ndarray, ou
     to the next pixel, and are written after it.
 
     Args:
-        previous: the states before, uint8 ``[E, 84, 84, 12]``, C-contiguous.
-        frames: the newest frames, uint8 ``[E, 84, 84, 3]``.
+        previous: the states before, uint8 ``[E, 84, 84, 4 C]`` of C colours, C-contiguous.
+        frames: the newest frames, uint8 ``[E, 84, 84, C]``.
         first: bool ``[E]``, true where the frame is the first of an episode: the history before it is zeros.
-        out: where the new states go, uint8 ``[E, 84, 84, 12]``, C-contiguous, no overlap with ``previous``.
+        out: where the new states go, like ``previous``, which it does not overlap.
     """
-    out.reshape(-1)[:-3] = previous.reshape(-1)[3:]
-    for colour in range(3):
-        out[..., colour - 3] = frames[..., colour]
+    colours = frames.shape[-1]
+    out.reshape(-1)[:-colours] = previous.reshape(-1)[colours:]
+    for colour in range(colours):
+        out[..., colour - colours] = frames[..., colour]
     for env in np.flatnonzero(first):
-        out[env, ..., :-3] = 0
+        out[env, ..., :-colours] = 0
+
+
+def mix_colours(images: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Make one colour of three: the weighted sum, rounded, of each pixel's red, green and blue.
+
+    Args:
+        images: frames or states, uint8 ``[..., 3 k]``, C-contiguous.
+        weights: float ``[3]``; the sum of those above zero is 1, so that zeros stay zeros and white does not saturate.
+
+    Returns:
+        uint8 ``[..., k]``.
+    """
+    pixels = images.reshape(-1, images.shape[-2], 3)
+    return cv2.transform(pixels, weights[None]).reshape(*images.shape[:-1], images.shape[-1] // 3)

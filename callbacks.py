@@ -21,7 +21,7 @@ from atari_wrapper import Protocol
 from checkpoint import STATS_FILE, disk_errors_told
 from common import EVALUATION, evaluate
 from config import Config, RunError, UsageError
-from model import NETWORKS, make_policy
+from model import NETWORKS, make_mixer, make_policy
 from model_file import read_model, write_model
 from score_report import Scores
 from stopping import StoppedError, StopRequest
@@ -52,7 +52,10 @@ class Evaluator(Callback):
         self._predictor = self.trainer.get_predictor(["state"], ["policy", "value"], self._device)
 
     def _before_train(self):
-        self._policy = make_policy(self.trainer.sess, self._predictor.input_tensors[0], self._predictor.output_tensors)
+        state = self._predictor.input_tensors[0]
+        policy = make_policy(self.trainer.sess, state, self._predictor.output_tensors)
+        mix = make_mixer(self.trainer.sess, state)
+        self._policy = lambda states: policy(mix(states))
 
     def _trigger_epoch(self):
         self.newest = None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
-from atari_wrapper import FRAME_HISTORY, FRAME_SHAPE, STATE_SHAPE
+from atari_wrapper import FRAME_HISTORY, FRAME_SHAPE, IMAGE_SIZE, STATE_SHAPE, mix_colours
 from config import Config
 from losses import clipped_is_losses, clipped_surrogate_losses, vtrace, vtrace_losses
 from messages import TRUNCATED
@@ -42,7 +44,7 @@ class Conv(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A network over states ``[B, 84, 84, 12]``: convolutions, one hidden layer, a policy and a value.
+    """A network over the last four frames: convolutions, one hidden layer, a policy and a value.
 
     Attributes:
         convs: the convolutions, in order.
@@ -51,8 +53,8 @@ class Network:
         policy_scale, value_scale: variance scaling of the heads' initial weights; 2 in all other layers.
         normalize_input: whether the game's mean frame is subtracted and the rest divided by four deviations;
             else pixels / 255.
-        one_colour: with ``normalize_input``: whether of each frame only what differs along the game's principal
-            colour axis is seen, which leaves the first convolution a third of the input.
+        one_colour: with ``normalize_input``: whether a frame's three colours are mixed to one, by the game's principal
+            colour axis. That is done once for each frame, so that all that follows has a third of the bytes.
     """
 
     convs: tuple[Conv, ...]
@@ -63,12 +65,17 @@ class Network:
     normalize_input: bool
     one_colour: bool = False
 
+    @property
+    def state_shape(self) -> tuple[int, int, int]:
+        """Of what the training graph takes: 84, 84 and four frames of one or three colours."""
+        return (*IMAGE_SIZE, FRAME_HISTORY * (1 if self.one_colour else 3))
+
     def variable_shapes(self, num_actions: int) -> dict[str, tuple[int, ...]]:
         """Name and shape of each variable, in the order of the layers."""
-        size, _, channels = STATE_SHAPE
+        size, _, channels = self.state_shape
         shapes = {"input/mean": FRAME_SHAPE, "input/scale": ()} if self.normalize_input else {}
         if self.one_colour:
-            shapes["input/axis"], channels = (3,), FRAME_HISTORY
+            shapes["input/axis"] = (3,)
         for conv in self.convs:
             shapes[f"{conv.name}/W"] = (conv.kernel, conv.kernel, channels, conv.channels)
             shapes[f"{conv.name}/b"] = (conv.channels,)
@@ -162,11 +169,14 @@ def _first_convolution(states: tf.Tensor, weights: tf.Tensor, conv: Conv, networ
 
     mean, scale = constant("mean", statistics.mean), constant("scale", _DEVIATIONS * std)
     if network.one_colour:
-        axis = constant("axis", statistics.axis)[:, None]
-        height, width, _ = STATE_SHAPE
-        mean = tf.reshape(tf.matmul(tf.reshape(mean, [-1, 3]), axis), [height, width, 1])
-        of_frames = tf.reshape(tf.eye(FRAME_HISTORY)[:, None, :] * axis, [3 * FRAME_HISTORY, FRAME_HISTORY])
-        x = tf.reshape(tf.matmul(tf.reshape(x, [-1, 3 * FRAME_HISTORY]), of_frames), [-1, height, width, FRAME_HISTORY])
+        axis = constant("axis", statistics.axis)
+        length = tf.reduce_sum(tf.nn.relu(axis))  # white is 255
+        mix = axis[:, None] / length
+        scale = scale / length
+        mean = tf.tensordot(mean, mix, 1)
+        if states.shape[-1] == STATE_SHAPE[-1]:  # frames that nobody has mixed yet
+            mixed = tf.matmul(tf.reshape(x, [-1, 3]), mix)
+            x = tf.reshape(tf.clip_by_value(tf.round(mixed), 0, 255), [-1, *network.state_shape])
     weights = weights / scale
     k, channels = conv.kernel, conv.channels
     per_frame = tf.reshape(weights, [k, k, FRAME_HISTORY, colours, channels])
@@ -181,17 +191,17 @@ def _first_convolution(states: tf.Tensor, weights: tf.Tensor, conv: Conv, networ
 
 
 def present(states: tf.Tensor) -> tf.Tensor:
-    """Which frames of the history are there, bool ``[B, 4]``: those that are not all zeros.
+    """Which frames of a history of any colours are there, bool ``[B, 4]``: those that are not all zeros.
 
     One row of pixels tells for most; the states for which it does not are searched whole.
     """
 
-    def brightest(pixels: tf.Tensor) -> tf.Tensor:  # [N, pixels, 12] -> [N, 4]
-        return tf.reduce_max(
-            tf.cast(tf.reshape(tf.reduce_max(pixels, axis=1), [-1, FRAME_HISTORY, 3]), tf.int32), axis=2
-        )
+    height, width, channels = states.shape[1:]
 
-    height, width, channels = STATE_SHAPE
+    def brightest(pixels: tf.Tensor) -> tf.Tensor:  # [N, pixels, channels] -> [N, 4]
+        of_channels = tf.reshape(tf.reduce_max(pixels, axis=1), [-1, FRAME_HISTORY, channels // FRAME_HISTORY])
+        return tf.reduce_max(tf.cast(of_channels, tf.int32), axis=2)
+
     in_row = brightest(states[:, height // 2])
     doubtful = tf.where(tf.reduce_any(in_row < 1, axis=1))
     searched = brightest(tf.reshape(tf.gather_nd(states, doubtful), [-1, height * width, channels]))
@@ -205,7 +215,7 @@ def build_network(
 
     Args:
         network: which.
-        states: uint8 ``[B, 84, 84, 12]``.
+        states: uint8 ``[B, 84, 84, 12]``, or of the network's ``state_shape``.
         num_actions: A.
         statistics: initial values of a ``normalize_input`` network's ``input/mean`` and ``input/scale``.
 
@@ -272,7 +282,7 @@ class Model(ModelDesc):
             targets = {"reward": tf.float32, "end": tf.uint8}
         columns = {"action": tf.int32, **targets, "mu": tf.float32, "version": tf.int64}
         return [
-            tf.TensorSpec((None, *STATE_SHAPE), tf.uint8, "state"),
+            tf.TensorSpec((None, *self._network.state_shape), tf.uint8, "state"),
             *(tf.TensorSpec((None,), dtype, name) for name, dtype in columns.items()),
         ]
 
@@ -360,6 +370,14 @@ def gradient_clip(config: Config):
 def _hyper_param(name: str, initial: float) -> tf.Tensor:
     with tfv1.variable_scope(tfv1.VariableScope(reuse=tfv1.AUTO_REUSE, name=""), auxiliary_name_scope=False):
         return tfv1.get_variable(name, [], initializer=tfv1.constant_initializer(initial), trainable=False)
+
+
+def make_mixer(session: tfv1.Session, state: tf.Tensor) -> Callable[[np.ndarray], np.ndarray]:
+    """What makes of frames or states of three colours those that a graph's input ``state`` takes."""
+    if state.shape[-1] == STATE_SHAPE[-1]:
+        return lambda images: images
+    axis = session.run("input/axis:0")
+    return partial(mix_colours, weights=axis / np.maximum(axis, 0).sum())
 
 
 def session_config(cores: int) -> tfv1.ConfigProto:

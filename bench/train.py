@@ -28,7 +28,7 @@ from speed import network_seconds, step_seconds, whole_step
 _SCRIPT = Path(__file__).resolve().parents[1] / "train-atari.py"
 _EPOCHS = 4
 _TIMEOUT_S = 1800
-_EPOCH_UPDATES = {"small": 160, "nature": 130, "batch-a3c": 30}  # about 15 s on two cores
+_EPOCH_UPDATES = {"small": 160, "nature": 160, "batch-a3c": 30}  # about 15 s on two cores
 
 
 def limit(config: Config, seconds: float) -> dict[str, float]:

@@ -125,6 +125,27 @@ def test_dump_video_records_the_game(trained, tmp_path):
     assert np.frombuffer(next(frames), np.uint8).max() > 0
 
 
+def test_a_network_of_one_colour_trains_resumes_and_plays(tmp_path):
+    run(
+        *SHORT, "--network", "nature", "--steps-per-epoch", "4", "--max-epoch", "1", "--eval-every", "1",
+        "--eval-episode", "1", "--output", str(tmp_path / "run"),
+    )  # fmt: skip
+    run("--resume", "--output", str(tmp_path / "run"), "--max-epoch", "2", "--eval-every", "0")
+    first, second = stats(tmp_path / "run")
+    assert -21 <= first["mean_score"] <= 21
+    assert second["value_loss"] >= 0
+    with np.load(tmp_path / "run" / "Pong-v0.npz") as model:
+        assert json.loads(str(model["metadata"]))["network"] == "nature"
+        assert np.linalg.norm(model["input/axis"]) == pytest.approx(1)
+        assert model["input/mean"].max() > 50
+        assert model["conv0/W"].shape == (8, 8, 4, 32)
+    out = run(
+        "--task", "eval", "--load", str(tmp_path / "run" / "Pong-v0.npz"), "--episode", "1",
+        "--output", str(tmp_path / "eval"),
+    )  # fmt: skip
+    assert "Pong-v0" in out
+
+
 @pytest.mark.parametrize("gpus", ["0,1", "0,1,2,3", "0,1,2,3,4,5,6,7"])
 def test_several_gpus_build_several_towers_on_any_machine(gpus, tmp_path):
     training = len(gpus.split(",")) // 2

@@ -7,7 +7,7 @@ import json
 import math
 from pathlib import Path
 
-from atari_wrapper import FRAME_SHAPE, STATE_SHAPE
+from atari_wrapper import FRAME_SHAPE, STATE_SHAPE, mix_colours
 from config import Config
 from losses import vtrace
 from messages import RUNNING, TERMINATED, TRUNCATED
@@ -108,8 +108,8 @@ def test_initial_weights(config, scales, constants):
         np.testing.assert_array_equal(others[name], value)
 
 
-@pytest.mark.parametrize("name", ["small", "nature"])
-def test_the_first_convolution_sees_normalised_pixels(name):
+@pytest.mark.parametrize(("name", "mixed"), [("small", False), ("nature", False), ("nature", True)])
+def test_the_first_convolution_sees_normalised_pixels(name, mixed):
     network, r = NETWORKS[name], np.random.default_rng(1)
     conv, colours = network.convs[0], 1 if network.one_colour else 3
     states = r.integers(1, 256, (3, *STATE_SHAPE), np.uint8)
@@ -119,13 +119,17 @@ def test_the_first_convolution_sees_normalised_pixels(name):
     frames[1, ..., :2, :] = 0
     frames = (frames @ AXIS)[..., None] / (4 * 70) if network.one_colour else frames / (4 * 60)
     pixels = frames.reshape(3, 84, 84, 4 * colours)
+    if mixed:
+        states = mix_colours(states, AXIS / 1.4)
+        assert states.shape[1:] == network.state_shape
+    rounding = 0.02 if network.one_colour else 1e-3
     got, expected = run(
         lambda: (
             _first_convolution(tf.constant(states), tf.constant(weights), conv, network, STATISTICS),
             tf.nn.conv2d(tf.constant(pixels, tf.float32), tf.constant(weights), conv.stride, conv.padding),
         )
     )
-    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=rounding * np.abs(expected).max())
 
 
 # What the original's own graph computes for weights and inputs that anyone can make again
@@ -270,12 +274,13 @@ def test_vtrace_over_whole_unrolls():
     assert got["policy_version"].tolist() == list(range(6))
 
 
+@pytest.mark.parametrize("colours", [1, 3])
 @pytest.mark.parametrize("pixel", [(42, 7), (41, 83), (0, 0), (83, 83)])
-def test_a_frame_is_there_if_any_pixel_is_not_black(pixel):
+def test_a_frame_is_there_if_any_pixel_is_not_black(pixel, colours):
     there = np.array([[0, 0, 0, 1], [0, 0, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0], [1, 0, 0, 1]], bool)
-    states = np.zeros((5, *STATE_SHAPE), np.uint8)
+    states = np.zeros((5, 84, 84, 4 * colours), np.uint8)
     for state, frame in np.argwhere(there):
-        states[state, *pixel, 3 * frame + 1] = 1
+        states[state, *pixel, colours * frame + colours // 2] = 1
     np.testing.assert_array_equal(run(lambda: present(tf.constant(states))), there)
 
 

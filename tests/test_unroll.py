@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atari_wrapper import FRAME_SHAPE, STATE_SHAPE
+from atari_wrapper import STATE_SHAPE
 from messages import RUNNING, TERMINATED, TRUNCATED
 from unroll import (
     Batch,
@@ -134,8 +134,9 @@ class Tape:
     Each transition's action, mu, value and version tell its number, so that it is known wherever it turns up.
     """
 
-    def __init__(self, unroll_steps: int, envs: int, seed: int = 0):
-        self.builder = UnrollBuilder(envs, unroll_steps)
+    def __init__(self, unroll_steps: int, envs: int, seed: int = 0, colours: int = 3):
+        self.builder = UnrollBuilder(envs, unroll_steps, (84, 84, 4 * colours))
+        self.frame_shape = (84, 84, colours)
         self.rng = np.random.default_rng(seed)
         self.envs = envs
         self.decisions = 0
@@ -159,10 +160,10 @@ class Tape:
         return unroll
 
     def _frames(self, first) -> np.ndarray:
-        frames = self.rng.integers(1, 256, (self.envs, *FRAME_SHAPE), np.uint8)
+        frames = self.rng.integers(1, 256, (self.envs, *self.frame_shape), np.uint8)
         for env in range(self.envs):
             if first[env]:
-                self.history[env] = [np.zeros(FRAME_SHAPE, np.uint8)] * 3
+                self.history[env] = [np.zeros(self.frame_shape, np.uint8)] * 3
             self.history[env] = [*self.history[env][-3:], frames[env]]
         return frames
 
@@ -217,6 +218,24 @@ def test_unrolls_of_a_script(steps, script, expected):
         assert unroll.versions[:, 0].tolist() == [1000 + number for number in numbers]
         assert unroll.ends[:, 0].tolist() == [ends[number] for number in numbers]
         assert unroll.bootstrap_values == tape.decision(numbers[-1] + 1)[2]
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+def test_batches_have_the_states_that_were_acted_on(colours):
+    tape, state_shape = Tape(unroll_steps=2, envs=2, colours=colours), (84, 84, 4 * colours)
+    transitions, unrolls = Transitions(0.9, 0.9, False, state_shape), WholeUnrolls(2, state_shape)
+    tape.start()
+    tape.step([R, T])
+    tape.step([R, R])
+    unroll = tape.step([R, R])
+    for items, size in ((transitions, 4), (unrolls, 2)):
+        cut, empty = items.cut(unroll), items.empty(size)
+        assert [column.shape for column in empty] == [column.shape for column in cut]
+        assert [column.dtype for column in empty] == [column.dtype for column in cut]
+        shown = np.stack(tape.states[: 2 + (items is unrolls)])
+        if items is unrolls:
+            shown = shown.swapaxes(0, 1)
+        np.testing.assert_array_equal(cut.states, shown.reshape(cut.states.shape))
 
 
 def test_rewards_are_clipped_and_belong_to_the_step_that_earned_them():
