@@ -41,7 +41,7 @@ def test_core_seconds_count_what_is_worked():
     busy, everything = core_seconds()
     while core_seconds()[1] <= everything:  # the kernel counts in hundredths of a second
         pass
-    assert core_seconds()[0] >= busy
+    assert core_seconds()[0] > busy - 0.005  # less than the kernel counts: a difference of large sums, rounded
 
 
 NO_ROOM = {"learner": 0.05, "master_for_learner": 0.8}
