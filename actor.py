@@ -307,14 +307,13 @@ class ActorMaster(Callback):
             block = self._master.receive(_POLL_S)
             self.simulator_wait_s += time.perf_counter() - start
             if block is not None:
-                self._on_step(block)
+                self._on_step(block._replace(frames=self._mix_colours(block.frames)))
 
     def _on_step(self, block: StepBlock) -> None:
         self.emulator_frames += block.emulator_frames
         unroll, handed_out = None, False
-        frames = self._mix_colours(block.frames)
         if block.sequence == 0:
-            states = self._begin_life(block, frames)
+            states = self._begin_life(block)
         else:
             self._count(block)
             builder = self._builders[block.index]
@@ -323,7 +322,7 @@ class ActorMaster(Callback):
                 for batches in self._pool.add(unroll):
                     self._put(batches)
                     handed_out = True
-            states = builder.push(frames)
+            states = builder.push(block.frames)
         request = _Request(block.index, block.life, self._builders[block.index], states)
         if unroll is None or not self._in_generations:
             self._requests.put(request)
@@ -334,13 +333,13 @@ class ActorMaster(Callback):
                 self._requests.put(held)
             self._held.clear()
 
-    def _begin_life(self, block: StepBlock, frames: np.ndarray) -> np.ndarray:
+    def _begin_life(self, block: StepBlock) -> np.ndarray:
         # A new builder: a predictor may still be at work on the one of the life that ended.
         index = block.index
         self._builders[index] = UnrollBuilder(len(block.ends), self._config.local_time_max, self._state_shape)
         self._scores[index] = np.zeros(len(block.ends))
         self._held = [request for request in self._held if request.index != index]
-        return self._builders[index].start(frames)
+        return self._builders[index].start(block.frames)
 
     def _count(self, block: StepBlock) -> None:
         scores = self._scores[block.index]

@@ -217,7 +217,7 @@ def build_network(
         network: which.
         states: uint8 ``[B, 84, 84, 12]``, or of the network's ``state_shape``.
         num_actions: A.
-        statistics: initial values of a ``normalize_input`` network's ``input/mean`` and ``input/scale``.
+        statistics: initial values of a ``normalize_input`` network's constants, ``input/...``.
 
     Returns:
         The policy's logits, float32 ``[B, A]``, and the value, float32 ``[B]``.
@@ -266,7 +266,7 @@ class Model(ModelDesc):
         Args:
             config: the resolved configuration.
             num_actions: A.
-            statistics: initial values of a ``normalize_input`` network's ``input/mean`` and ``input/scale``.
+            statistics: initial values of a ``normalize_input`` network's constants, ``input/...``.
             shards: parts of a training batch that cores work on side by side.
         """
         self._config = config

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
-from atari_wrapper import STATE_SHAPE, stack_frames
+from atari_wrapper import FRAME_HISTORY, STATE_SHAPE, stack_frames
 from messages import RUNNING, TERMINATED, TRUNCATED
 
 import numpy as np
@@ -140,6 +140,7 @@ class UnrollBuilder:
         steps, shape = unroll_steps, (unroll_steps + 1, num_envs)
         self._steps = steps
         self._t = 0
+        self._colours = state_shape[-1] // FRAME_HISTORY
         self._states = aligned_empty((*shape, *state_shape), np.uint8)
         self._actions = np.zeros(shape, np.int32)
         self._mus = np.zeros(shape, np.float32)
@@ -149,10 +150,14 @@ class UnrollBuilder:
         self._ends = np.zeros(shape, np.uint8)
 
     def start(self, frames: np.ndarray) -> np.ndarray:
-        """Forget everything and begin with first frames, uint8 ``[E, 84, 84, C]``. Returns the states."""
+        """Forget everything and begin with first frames, uint8 ``[E, 84, 84, C]``. Returns the states.
+
+        Raises:
+            ValueError: the frames have other colours than the states.
+        """
         self._t = 0
         self._states[0] = 0
-        self._states[0, ..., -frames.shape[-1] :] = frames
+        self._states[0, ..., -self._colours :] = frames
         return self._states[0]
 
     def decide(self, actions: np.ndarray, mus: np.ndarray, values: np.ndarray, version: int) -> None:

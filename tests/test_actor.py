@@ -99,9 +99,7 @@ def make_actor(envs_per_simulator: tuple[int, ...], **options) -> ActorMaster:
     master = SimpleNamespace(
         envs_per_simulator=envs_per_simulator, restarts=0, replace_dead=lambda: None, close=lambda: None
     )
-    actor = ActorMaster(config.resolve(cores=1, num_gpus=0), master, [-1], 1, StopRequest())
-    actor._mix_colours = lambda frames: frames
-    return actor
+    return ActorMaster(config.resolve(cores=1, num_gpus=0), master, [-1], 1, StopRequest())
 
 
 def step_block(index: int, life: int, sequence: int, envs: int = 1) -> StepBlock:

@@ -82,9 +82,8 @@ def test_stack_frames(film, envs, colours):
     rng = np.random.default_rng(1)
     firsts = rng.random(block.shape[:2]) < 0.15
     firsts[0], firsts[1:6] = True, False
-    previous, states = rng.integers(
-        0, 256, (2, envs, 84, 84, 4 * colours), dtype=np.uint8
-    )  # of what was there nothing is left
+    # Of what was there nothing is left.
+    previous, states = rng.integers(0, 256, (2, envs, 84, 84, 4 * colours), dtype=np.uint8)
     expected = np.stack([literal_states(block[:, env], firsts[:, env]) for env in range(envs)], axis=1)
     for frames, first, state in zip(block, firsts, expected, strict=True):
         before = frames.copy(), previous.copy()
@@ -97,9 +96,8 @@ def test_stack_frames(film, envs, colours):
 
 @pytest.mark.parametrize("weights", [(0.2, 0.5, 0.3), (1.0, -0.5, -0.25)])
 def test_mix_colours(film, weights):
-    states = np.concatenate(
-        [film[1][:3], np.zeros_like(film[1][:3])], axis=-1
-    )  # two frames of a history, one not there
+    # Two frames of a history; one is not there.
+    states = np.concatenate([film[1][:3], np.zeros_like(film[1][:3])], axis=-1)
     mixed = mix_colours(states, np.array(weights))
     assert mixed.shape == (*states.shape[:-1], 2)
     assert mixed.dtype == np.uint8

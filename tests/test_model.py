@@ -11,7 +11,7 @@ from atari_wrapper import FRAME_SHAPE, STATE_SHAPE, mix_colours
 from config import Config
 from losses import vtrace
 from messages import RUNNING, TERMINATED, TRUNCATED
-from model import NETWORKS, FrameStatistics, Model, _first_convolution, gradient_clip, present
+from model import NETWORKS, FrameStatistics, Model, _first_convolution, gradient_clip, make_mixer, present
 
 import numpy as np
 import pytest
@@ -115,21 +115,35 @@ def test_the_first_convolution_sees_normalised_pixels(name, mixed):
     states = r.integers(1, 256, (3, *STATE_SHAPE), np.uint8)
     states[1, ..., :6] = 0  # two frames are from before its episode
     weights = r.normal(size=(conv.kernel, conv.kernel, 4 * colours, conv.channels)).astype(np.float32)
-    frames = states.reshape(3, 84, 84, 4, 3) - STATISTICS.mean[:, :, None]
+    mean, scale, seen = STATISTICS.mean, 4 * 60, states
+    if network.one_colour:
+        seen = mix_colours(states, AXIS / 1.4)
+        assert seen.shape[1:] == network.state_shape
+        mean, scale = mean @ AXIS[:, None] / 1.4, 4 * 70 / 1.4
+    frames = seen.reshape(3, 84, 84, 4, colours) - mean[:, :, None]
     frames[1, ..., :2, :] = 0
-    frames = (frames @ AXIS)[..., None] / (4 * 70) if network.one_colour else frames / (4 * 60)
-    pixels = frames.reshape(3, 84, 84, 4 * colours)
-    if mixed:
-        states = mix_colours(states, AXIS / 1.4)
-        assert states.shape[1:] == network.state_shape
-    rounding = 0.02 if network.one_colour else 1e-3
+    pixels = frames.reshape(3, 84, 84, 4 * colours) / scale
+    states = seen if mixed else states
     got, expected = run(
         lambda: (
             _first_convolution(tf.constant(states), tf.constant(weights), conv, network, STATISTICS),
             tf.nn.conv2d(tf.constant(pixels, tf.float32), tf.constant(weights), conv.stride, conv.padding),
         )
     )
-    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=rounding * np.abs(expected).max())
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+
+
+def test_a_run_mixes_colours_as_the_graph_of_a_model_file_does():
+    states = np.random.default_rng(0).integers(0, 256, (2, *STATE_SHAPE), np.uint8)
+    with tf.Graph().as_default(), tfv1.Session() as session:
+        with tfv1.variable_scope("input"):
+            tfv1.get_variable("axis", initializer=np.float32([0.6, -0.64, 0.48]))
+        session.run(tfv1.global_variables_initializer())
+        mixed = make_mixer(session, tfv1.placeholder(tf.uint8, (None, *NETWORKS["nature"].state_shape)))(states)
+        as_they_are = make_mixer(session, tfv1.placeholder(tf.uint8, (None, *STATE_SHAPE)))(states)
+    exact = states.reshape(2, 84, 84, 4, 3).astype(np.float64) @ (0.6 / 1.08, -0.64 / 1.08, 0.48 / 1.08)
+    assert np.abs(mixed - np.clip(exact, 0, 255)).max() <= 0.51
+    np.testing.assert_array_equal(as_they_are, states)
 
 
 # What the original's own graph computes for weights and inputs that anyone can make again

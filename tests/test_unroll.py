@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atari_wrapper import STATE_SHAPE
+from atari_wrapper import FRAME_SHAPE, STATE_SHAPE
 from messages import RUNNING, TERMINATED, TRUNCATED
 from unroll import (
     Batch,
@@ -236,6 +236,11 @@ def test_batches_have_the_states_that_were_acted_on(colours):
         if items is unrolls:
             shown = shown.swapaxes(0, 1)
         np.testing.assert_array_equal(cut.states, shown.reshape(cut.states.shape))
+
+
+def test_frames_of_other_colours_are_refused():
+    with pytest.raises(ValueError, match="broadcast"):
+        UnrollBuilder(2, 3, (84, 84, 4)).start(np.zeros((2, *FRAME_SHAPE), np.uint8))
 
 
 def test_rewards_are_clipped_and_belong_to_the_step_that_earned_them():
