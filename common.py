@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from atari_wrapper import FRAME_SHAPE, FRAMES_PER_S, STATE_SHAPE, make_player, stack_frames
+from atari_wrapper import FRAMES_PER_S, STATE_SHAPE, make_player, stack_frames
 from config import UsageError, file_name, spread
 from messages import REST, RUNNING
 from nursery import Nursery
@@ -31,7 +31,6 @@ EVALUATION = f"greedy with {RANDOM_ACTION_PROBABILITY:.0%} random actions"
 _GAMES_PER_SIMULATOR = 8
 _STEP_TIMEOUT_S = 120.0
 _POLL_S = 0.5
-_STATISTICS_STEPS = 2000
 
 # States, uint8 [B, 84, 84, 12] -> policy, float32 [B, A], and value, float32 [B].
 Policy = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -125,33 +124,6 @@ def evaluate(
     finally:
         master.close()
     return Scores(tuple(score for block in blocks for env in block.finished for score in env))
-
-
-def frame_statistics(env_id: str, seed: int) -> tuple[np.ndarray, float, np.ndarray, float]:
-    """Measure a game under random actions.
-
-    Returns:
-        The mean frame, float32 ``[84, 84, 3]``; the deviation of all pixels from it; the principal axis of these
-        deviations among the colours, float32 ``[3]``, of length 1; the deviation along it. Pixels from 0 to 255.
-    """
-    player = make_player(env_id)
-    rng = np.random.default_rng(seed)
-    frame, _ = player.reset(seed=seed)
-    total, products = np.zeros(FRAME_SHAPE), np.zeros((3, 3))
-    for _ in range(_STATISTICS_STEPS):
-        pixels = frame.astype(np.float64)
-        total += pixels
-        products += np.einsum("hwc,hwd->cd", pixels, pixels)
-        frame, _, terminated, truncated, _ = player.step(int(rng.integers(player.action_space.n)))
-        if terminated or truncated:
-            frame, _ = player.reset()
-    player.close()
-    mean = total / _STATISTICS_STEPS
-    covariance = (products / _STATISTICS_STEPS - np.einsum("hwc,hwd->cd", mean, mean)) / (mean.shape[0] * mean.shape[1])
-    variances, axes = np.linalg.eigh(covariance)
-    axis = axes[:, -1] * np.sign(axes[:, -1].sum() or 1)
-    std, axis_std = (max(1.0, float(np.sqrt(max(0.0, v)))) for v in (np.trace(covariance) / 3, variances[-1]))
-    return mean.astype(np.float32), std, axis.astype(np.float32), axis_std
 
 
 class Step(NamedTuple):

@@ -19,7 +19,7 @@ _GROUPS = {
 
 def _default_text(name: str, default) -> str:
     if default is not None:
-        return "" if default in (False, ()) else f" (default: {default})"
+        return "" if default is False or default == () else f" (default: {default})"
     values = {network: LEARNING_DEFAULTS[network].get(name) for network in NETWORKS}
     if set(values.values()) == {None}:
         return ""

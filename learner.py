@@ -26,9 +26,9 @@ from callbacks import (
     WholeEpochs,
 )
 from checkpoint import Checkpointer, mend_stats, newest_whole, saved_steps
-from common import frame_statistics
 from config import CONFIG_FILE, Config, Schedule, UsageError, file_name
-from model import NETWORKS, FrameStatistics, Model, session_config
+from frame_statistics import frame_statistics
+from model import NETWORKS, Model, session_config
 from model_file import ModelFile
 from nursery import Nursery
 from simulator_master import SimulatorMaster
@@ -183,7 +183,7 @@ def train(
     try:
         statistics = None
         if NETWORKS[config.network].normalize_input and checkpoint is None and model_file is None:
-            statistics = FrameStatistics(*frame_statistics(config.env, config.seed))
+            statistics = frame_statistics(config.env, config.seed)
         # At least a state to each shard, also where half of a batch is too old.
         shards = 1 if num_gpus else max(1, min(cores // len(devices.train), config.batch_size // 2))
         model = Model(config, len(protocol.actions), statistics, shards)

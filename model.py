@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from atari_wrapper import FRAME_HISTORY, FRAME_SHAPE, IMAGE_SIZE, STATE_SHAPE, mix_colours
 from config import Config
+from frame_statistics import FrameStatistics
 from losses import clipped_is_losses, clipped_surrogate_losses, vtrace, vtrace_losses
 from messages import TRUNCATED
 
@@ -130,22 +131,6 @@ NETWORKS = {
         one_colour=True,
     ),
 }
-
-
-class FrameStatistics(NamedTuple):
-    """What ``normalize_input`` needs to know of a game; pixels from 0 to 255.
-
-    Attributes:
-        mean: the mean frame, float32 ``[84, 84, 3]``.
-        std: deviation of all pixels from it.
-        axis: the principal axis of these deviations in the space of colours, float32 ``[3]``, of length 1.
-        axis_std: deviation along it.
-    """
-
-    mean: np.ndarray
-    std: float
-    axis: np.ndarray
-    axis_std: float
 
 
 _UNKNOWN = FrameStatistics(np.zeros(FRAME_SHAPE, np.float32), 64.0, np.full(3, 3**-0.5, np.float32), 64.0)

@@ -122,6 +122,7 @@ def test_defaults_are_told_for_each_network():
     assert _default_text("gae_lambda", None) == " (default: 1.0 for batch-a3c, 0.95 for small, 0.98 for nature)"
     assert "the batch size for batch-a3c" in _default_text("pool_states", None)
     assert (_default_text("max_policy_lag", None), _default_text("episode", 100)) == ("", " (default: 100)")
+    assert (_default_text("seed", 0), _default_text("overlay", False)) == (" (default: 0)", "")
 
 
 def test_help_names_every_flag(capsys):

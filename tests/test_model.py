@@ -9,9 +9,10 @@ from pathlib import Path
 
 from atari_wrapper import FRAME_SHAPE, STATE_SHAPE, mix_colours
 from config import Config
+from frame_statistics import FrameStatistics
 from losses import vtrace
 from messages import RUNNING, TERMINATED, TRUNCATED
-from model import NETWORKS, FrameStatistics, Model, _first_convolution, gradient_clip, make_mixer, present
+from model import NETWORKS, Model, _first_convolution, gradient_clip, make_mixer, present
 
 import numpy as np
 import pytest
