@@ -28,7 +28,7 @@ class FrameStatistics(NamedTuple):
 
 
 def frame_statistics(env_id: str, seed: int) -> FrameStatistics:
-    """Measure a game under random actions."""
+    """Measure a game under random actions drawn from ``seed``. Raises UsageError as ``make_player`` does."""
     player = make_player(env_id)
     rng = np.random.default_rng(seed)
     frame, _ = player.reset(seed=seed)
