@@ -10,7 +10,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench.command_line import ROOT, start
@@ -18,6 +18,7 @@ from bench.faults.trial import STOP_S, Trials, expect_end, wait_for, without_tra
 
 PROGRAMS = ("Xvfb",)  # Debian's package xvfb
 _START_S = 60.0
+_SETTLED_S = 2.0  # SDL makes windows of some 10 ms to try the display, and loading a game twice makes one of 0.1 s
 _CLIENT_MESSAGE = 33
 
 
@@ -29,10 +30,12 @@ def closed_windows(directory: Path, trials: int, rng: random.Random) -> Trials:
             number = (None, signal.SIGINT, None, signal.SIGTERM)[trial % 4]
             run = start("--task", "play", "--load", model, env={"DISPLAY": name, "WAYLAND_DISPLAY": ""})
             wait_for(screen.windows, _START_S, "a window", run)
-            time.sleep(rng.uniform(0, 3))
             if number is None:
+                wait_for(_settled(screen), _START_S, "a window that stays", run)
+                time.sleep(rng.uniform(0, 1))
                 screen.close(screen.windows()[0])
             else:
+                time.sleep(rng.uniform(0, 3))
                 run.process.send_signal(number)
             out = expect_end(run, 128 + number if number else 0, STOP_S)
             without_traceback(out)
@@ -120,3 +123,17 @@ class _Screen:
         event.data[0] = delete
         self._xlib.XSendEvent(self._display, ctypes.c_ulong(window), False, ctypes.c_long(0), ctypes.byref(event))
         self._xlib.XFlush(self._display)
+
+
+def _settled(screen: _Screen) -> Callable[[], bool]:
+    """Return a condition: there is a window, and its calls have seen no other for 2 s."""
+    seen, since = screen.windows(), time.monotonic()
+
+    def settled() -> bool:
+        nonlocal seen, since
+        windows = screen.windows()
+        if windows != seen:
+            seen, since = windows, time.monotonic()
+        return bool(windows) and time.monotonic() - since >= _SETTLED_S
+
+    return settled
