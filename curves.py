@@ -126,6 +126,8 @@ def draw(groups: list[Group], path: Path) -> None:
                     _draw_evaluations(axis, run, panel.against, style["color"])
         axis.set_xlabel(_UNITS[panel.against][1])
         axis.set_ylabel(panel.text)
+        axis.set_xlim(left=0)
+        axis.locator_params(axis="x", nbins=6)
         axis.grid(alpha=0.3)
         if panel.scalar not in ("online_score", "entropy"):
             axis.set_ylim(bottom=0)
