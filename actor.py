@@ -104,7 +104,10 @@ class ActorMaster(Callback):
         # the newest, where free-running simulators would drift apart by whole pools.
         self._in_generations = config.pool_states > config.batch_size
         self._held: list[_Request] = []
-        seeds = np.random.SeedSequence(config.seed).spawn(1 + len(inference_devices) * config.predictor_thread_per_gpu)
+        # What is resumed has had lives of simulators before: it draws other numbers.
+        seeds = np.random.SeedSequence((config.seed, master.lives)).spawn(
+            1 + len(inference_devices) * config.predictor_thread_per_gpu
+        )
         self._rngs = [np.random.default_rng(seed) for seed in seeds]
         if config.correction == "vtrace":
             items = WholeUnrolls(config.local_time_max, self._state_shape)

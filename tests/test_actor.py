@@ -91,13 +91,13 @@ def test_an_action_of_probability_zero_is_never_drawn():
 # ActorMaster, without its threads
 
 
-def make_actor(envs_per_simulator: tuple[int, ...], **options) -> ActorMaster:
+def make_actor(envs_per_simulator: tuple[int, ...], lives: int = 0, **options) -> ActorMaster:
     options = {"local_time_max": 1, "batch_size": 1, "pool_states": 1, "sample_reuse": 1} | options
     config = Config(
         simulator_proc=len(envs_per_simulator), num_envs=sum(envs_per_simulator), normalize_advantages=False, **options
     )
     master = SimpleNamespace(
-        envs_per_simulator=envs_per_simulator, restarts=0, replace_dead=lambda: None, close=lambda: None
+        envs_per_simulator=envs_per_simulator, lives=lives, restarts=0, replace_dead=lambda: None, close=lambda: None
     )
     return ActorMaster(config.resolve(cores=1, num_gpus=0), master, [-1], 1, StopRequest())
 
@@ -109,6 +109,14 @@ def step_block(index: int, life: int, sequence: int, envs: int = 1) -> StepBlock
 
 def decide(request, action: int) -> None:
     request.builder.decide(np.array([action]), np.array([0.5]), np.array([0.0]), version=action)
+
+
+def test_a_resumed_run_draws_other_random_numbers_than_it_began_with():
+    began, again, resumed, other = (
+        make_actor((1,), lives, seed=seed)._rngs[0].random() for lives, seed in [(0, 1), (0, 1), (2, 1), (0, 2)]
+    )
+    assert began == again
+    assert len({began, resumed, other}) == 3
 
 
 def test_a_late_choice_for_a_life_that_ended_changes_nothing():
