@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 
 from bench import faults
+from bench.command_line import Run
 from bench.faults import __main__ as command
 from bench.faults import sockets, strangers
 from messages import MessageError, StepBlock, decode
@@ -22,8 +24,9 @@ def test_survives(name):
     fault = faults.FAULTS[name]
     if fault.missing() and not os.environ.get("CI"):
         pytest.skip(fault.missing())
-    row = faults.run(name, fault.short_trials, seed=random.SystemRandom().randrange(1000))
-    assert row["lost"] == "", row
+    seed = random.SystemRandom().randrange(1000)
+    row = faults.run(name, fault.short_trials, seed)
+    assert row["lost"] == "", f"--seed {seed}: {row['lost']}"
     assert row["survived"] == row["trials"] == fault.short_trials
 
 
@@ -76,6 +79,15 @@ def test_what_a_lost_trial_left_running_is_ended(monkeypatch):
     finally:
         other.kill()
         other.wait()
+
+
+def test_a_run_that_does_not_end_is_killed_and_tells_its_output_and_stacks():
+    code = "import time\ndef waits():\n  print('told', flush=True)\n  time.sleep(60)\nwaits()"
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen([sys.executable, "-X", "faulthandler", "-c", code], **options)
+    with pytest.raises(AssertionError, match=r"(?s)no end within 1 s.*told.*in waits"):
+        Run(process, "none").finish(1)
+    assert process.wait(0) == -signal.SIGABRT
 
 
 def test_what_cannot_be_tried_is_told_and_counts_as_lost(monkeypatch):
