@@ -81,13 +81,13 @@ def test_what_a_lost_trial_left_running_is_ended(monkeypatch):
         other.wait()
 
 
-def test_a_run_that_does_not_end_is_killed_and_tells_its_output_and_stacks():
-    code = "import time\ndef waits():\n  print('told', flush=True)\n  time.sleep(60)\nwaits()"
+def test_a_run_that_does_not_end_is_killed_and_tells_its_output():
+    code = "import time; print('told', flush=True); time.sleep(60)"
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    process = subprocess.Popen([sys.executable, "-X", "faulthandler", "-c", code], **options)
-    with pytest.raises(AssertionError, match=r"(?s)no end within 1 s.*told.*in waits"):
+    process = subprocess.Popen([sys.executable, "-c", code], **options)
+    with pytest.raises(AssertionError, match=r"no end within 1 s:\ntold"):
         Run(process, "none").finish(1)
-    assert process.wait(0) == -signal.SIGABRT
+    assert process.wait(5) == -signal.SIGKILL
 
 
 def test_what_cannot_be_tried_is_told_and_counts_as_lost(monkeypatch):
