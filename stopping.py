@@ -6,6 +6,7 @@ the work in hand reads it where it can stop, and tidies up. A second one ends th
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 
@@ -30,7 +31,11 @@ class StopRequest:
                 signal.signal(number, self._hear)
 
     def defer(self) -> None:
-        """From now on the first signal is only noted."""
+        """From now on the first signal is only noted, and taken on a stack of its own. The main thread calls it."""
+        # The kernels that oneDNN (before 3.11.2) makes for matrix products use the stack pointer for an address in the
+        # heap: a signal that comes then would overwrite what lies below it. faulthandler gives this thread a stack for
+        # signals, and Python's handlers run there. https://github.com/uxlfoundation/oneDNN/issues/4845
+        faulthandler.enable(2)
         self._deferred = True
 
     def check(self) -> None:

@@ -31,6 +31,25 @@ except StoppedError as stopped:
 sys.exit(stop.exit_status)
 """
 
+WHILE_A_POLICY_RUNS = """
+import signal, sys
+sys.path.insert(0, sys.argv[1])
+from model_file import load_policy, read_model
+from stopping import StopRequest
+import numpy as np
+policy = load_policy(read_model(sys.argv[1] + "/models/Pong-v0.npz"), 1)
+StopRequest().defer()
+heard = []
+signal.signal(signal.SIGALRM, lambda *_: heard.append(1))
+states = np.zeros((8, 84, 84, 12), np.uint8)
+calls = 0
+signal.setitimer(signal.ITIMER_REAL, 2e-4, 2e-4)
+while len(heard) < 500 or calls < 500:
+    policy(states)
+    calls += 1
+signal.setitimer(signal.ITIMER_REAL, 0)
+"""
+
 
 def start(*args: str, ignored: tuple[int, ...] = ()) -> subprocess.Popen:
     def prepare() -> None:
@@ -72,6 +91,14 @@ def test_what_was_ignored_stays_ignored():
     assert process.returncode == 130
 
 
+def test_a_crash_tells_the_place_in_the_python_code():
+    process = start("deferred")
+    process.send_signal(signal.SIGABRT)
+    error = process.communicate(timeout=10)[1]
+    assert process.returncode == -signal.SIGABRT
+    assert "Fatal Python error: Aborted" in error and "line" in error
+
+
 def test_a_terminal_that_is_gone_is_written_to_without_an_error():
     process = start("deferred")
     os.close(process.stderr.fileno())  # nobody reads it any more
@@ -79,3 +106,15 @@ def test_a_terminal_that_is_gone_is_written_to_without_an_error():
     assert process.wait(10) == 129
     process.stderr = None
     process.communicate()
+
+
+def test_signals_do_not_damage_the_memory_that_a_policy_runs_in():
+    """Without a stack for signals it lasts about 100 calls."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WHILE_A_POLICY_RUNS, str(ROOT)], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        error = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()  # TensorFlow's own end of a crash can hang
+    assert process.returncode == 0, error
