@@ -96,7 +96,8 @@ def test_a_crash_tells_the_place_in_the_python_code():
     process.send_signal(signal.SIGABRT)
     error = process.communicate(timeout=10)[1]
     assert process.returncode == -signal.SIGABRT
-    assert "Fatal Python error: Aborted" in error and "line" in error
+    assert "Fatal Python error: Aborted" in error
+    assert "line" in error
 
 
 def test_a_terminal_that_is_gone_is_written_to_without_an_error():
