@@ -24,7 +24,8 @@ from typing import NamedTuple
 from batch_queue import BatchQueue
 from config import Config, RunError
 from messages import RUNNING, StepBlock
-from model import NETWORKS, make_mixer, make_policy
+from model import make_mixer, make_policy
+from networks import NETWORKS
 from simulator_master import SimulatorMaster
 from stall import StallError
 from stopping import StopRequest

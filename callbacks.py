@@ -21,8 +21,9 @@ from atari_wrapper import Protocol
 from checkpoint import STATS_FILE, disk_errors_told
 from common import EVALUATION, evaluate
 from config import Config, RunError, UsageError
-from model import NETWORKS, make_mixer, make_policy
+from model import make_mixer, make_policy
 from model_file import read_model, write_model
+from networks import NETWORKS
 from score_report import Scores
 from stopping import StoppedError, StopRequest
 

@@ -228,7 +228,7 @@ def _problem(error: Exception) -> str:
 def _load_tensorflow(config: Config) -> tuple[int, list[str], dict[str, int]]:
     """How many GPUs a run would use, the names of those that TensorFlow sees, and each network's number of weights."""
     import learner
-    from model import NETWORKS
+    from networks import NETWORKS
 
     import tensorflow as tf
 

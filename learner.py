@@ -28,8 +28,9 @@ from callbacks import (
 from checkpoint import Checkpointer, mend_stats, newest_whole, saved_steps
 from config import CONFIG_FILE, Config, Schedule, UsageError, file_name
 from frame_statistics import frame_statistics
-from model import NETWORKS, Model, session_config
+from model import Model, session_config
 from model_file import ModelFile
+from networks import NETWORKS
 from nursery import Nursery
 from simulator_master import SimulatorMaster
 from status import StatusLine

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from atari_wrapper import STATE_SHAPE, Protocol
 from config import UsageError, first_line
-from model import NETWORKS, build_network, make_policy, session_config
+from model import make_policy, session_config
+from networks import NETWORKS, build_network
 
 import numpy as np
 import tensorflow as tf

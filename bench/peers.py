@@ -227,7 +227,7 @@ def compare_simulators(
 
 def a2c_states_per_s(env_id: str, games: int, unroll_steps: int, updates: int) -> float:
     """Train Stable-Baselines3's A2C with the suite's network ``small``, in a process that does nothing else."""
-    from model import NETWORKS
+    from networks import NETWORKS
 
     import cv2
     import torch

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.command_line import run, start, stats
 from machine import usable_cores
-from model import NETWORKS
+from networks import NETWORKS
 
 import cv2
 import imageio_ffmpeg

@@ -12,7 +12,8 @@ from config import Config
 from frame_statistics import FrameStatistics
 from losses import vtrace
 from messages import RUNNING, TERMINATED, TRUNCATED
-from model import NETWORKS, Model, _first_convolution, gradient_clip, make_mixer, present
+from model import Model, gradient_clip, make_mixer
+from networks import NETWORKS, _first_convolution, present
 
 import numpy as np
 import pytest

@@ -12,8 +12,8 @@ from pathlib import Path
 import model_file
 from atari_wrapper import FRAME_SHAPE, IMAGE_SIZE, STATE_SHAPE, Protocol
 from config import UsageError
-from model import NETWORKS
 from model_file import check_model, describe, environment_of, expand, load_policy, read_model, write_model
+from networks import NETWORKS
 
 import numpy as np
 import pytest
