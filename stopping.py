@@ -35,6 +35,7 @@ class StopRequest:
         # The kernels that oneDNN (before 3.11.2) makes for matrix products use the stack pointer for an address in the
         # heap: a signal that comes then would overwrite what lies below it. faulthandler gives this thread a stack for
         # signals, and Python's handlers run there. https://github.com/uxlfoundation/oneDNN/issues/4845
+        # It also tells the place of a crash in native code, as it comes after TensorFlow, which tells none of Python's.
         faulthandler.enable(2)
         self._deferred = True
 

@@ -210,9 +210,8 @@ def draw(record: dict, path: Path) -> None:
             unit = 1 if name == "train_minutes" else 1e6
             xs = [np.array([point[name] for point in points]) / unit for points in curves]
             ys = [np.array([point["online_score"] for point in points]) for points in curves]
-            draw_band(
-                axis, list(zip(xs, ys, strict=True)), f"{setting} ({len(xs)} seed{'s' * (len(xs) > 1)})", STYLES[number]
-            )
+            label = f"{setting} ({len(xs)} seed{'s' * (len(xs) > 1)})"
+            draw_band(axis, list(zip(xs, ys, strict=True)), label, STYLES[number])
     for axis, text in zip(axes, axes_of.values(), strict=True):
         axis.set_xlabel(text)
         axis.grid(alpha=0.3)
