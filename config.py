@@ -16,8 +16,9 @@ from pathlib import Path
 TASKS = ("train", "play", "eval", "dump_video", "info", "plot", "doctor")
 MODEL_TASKS = ("play", "eval", "dump_video", "info")  # which need --load
 DEFAULT_ENV = "Pong-v0"
-NETWORKS = ("batch-a3c", "small", "nature")
+NETWORKS = ("batch-a3c", "small", "small-ln", "nature")
 CORRECTIONS = ("clipped-is", "vtrace", "clipped-surrogate")
+OPTIMIZERS = ("adam", "soap")
 GRADIENT_CLIPS = ("per-tensor", "global-norm")
 CONFIG_FILE = "config.json"
 
@@ -109,9 +110,10 @@ class Config:
     predictor_thread_per_gpu: int | None = _flag(None, "prediction", "predictor threads per inference device "
                                                  "(default: 4 on a GPU, 1 on the CPU)", low=1, high=64)
 
-    network: str = _flag("auto", "learning", "batch-a3c is the original's; small is for machines without a GPU; nature "
-                         "has twice its channels and sees one colour axis; auto takes batch-a3c with a GPU and "
-                         "small without, for training, and what the file holds for the other tasks",
+    network: str = _flag("auto", "learning", "batch-a3c is the original's; small-ln is for machines without a GPU; "
+                         "small is the same without normalised layers; nature has twice its channels and sees one "
+                         "colour axis; auto takes batch-a3c with a GPU and small-ln without, for training, and what "
+                         "the file holds for the other tasks",
                          choices=("auto", *NETWORKS))
     batch_size: int | None = _flag(None, "learning", "states in a learner update", low=1, high=65536)
     local_time_max: int | None = _flag(None, "learning", "steps in an unroll", low=1, high=4096)
@@ -134,7 +136,9 @@ class Config:
     learning_rate: Schedule | None = _flag(None, "learning", "VALUE[,UPDATE:VALUE...], in learner updates")
     entropy_beta: Schedule | None = _flag(None, "learning", "weight of the entropy: VALUE[,UPDATE:VALUE...]")
     value_weight: float | None = _flag(None, "learning", "weight of half the squared value error", low=0.0, high=100.0)
-    adam_epsilon: float | None = _flag(None, "learning", "epsilon of Adam", low=1e-12, high=1.0)
+    optimizer: str | None = _flag(None, "learning", "adam, or soap: Adam in the eigenbases of the gradient's "
+                                  "covariances", choices=OPTIMIZERS)
+    adam_epsilon: float | None = _flag(None, "learning", "epsilon of Adam, also within SOAP", low=1e-12, high=1.0)
     gradient_clip: str | None = _flag(None, "learning", "per-tensor clips each tensor's norm to NORM times its number "
                                       "of elements, the original's; global-norm clips the norm of all to NORM",
                                       choices=GRADIENT_CLIPS)
@@ -164,7 +168,7 @@ class Config:
             UsageError: values that do not go together.
         """
         on_gpu = num_gpus > 0
-        network = self.network if self.network != "auto" else ("batch-a3c" if on_gpu else "small")
+        network = self.network if self.network != "auto" else ("batch-a3c" if on_gpu else "small-ln")
         if self.deterministic and (self.simulator_proc or 1, self.predictor_thread_per_gpu or 1, max(1, num_gpus)) != (
             1, 1, 1
         ):  # fmt: skip
@@ -275,6 +279,7 @@ _FEW_CORES = {
     "learning_rate": Schedule(5e-4, ((24_000, 2.5e-4), (40_000, 1e-4), (72_000, 3e-5))),
     "entropy_beta": Schedule(0.01, ((24_000, 0.005), (40_000, 0.002))),
     "value_weight": 0.5,
+    "optimizer": "adam",
     "adam_epsilon": 1e-5,
     "gradient_clip": "global-norm",
     "gradient_clip_norm": 0.5,
@@ -290,11 +295,19 @@ LEARNING_DEFAULTS = {
         "learning_rate": Schedule(1e-3, ((120_000, 3e-4), (720_000, 1e-4))),
         "entropy_beta": Schedule(0.01, ((480_000, 0.005),)),
         "value_weight": 1.0,
+        "optimizer": "adam",
         "adam_epsilon": 1e-3,
         "gradient_clip": "per-tensor",
         "gradient_clip_norm": 0.1,
     },
     "small": _FEW_CORES,
+    "small-ln": _FEW_CORES
+    | {
+        "batch_size": 512,
+        "queue_size": 1,
+        "optimizer": "soap",
+        "learning_rate": Schedule(3e-3),
+    },
     "nature": _FEW_CORES
     | {
         "gae_lambda": 0.98,

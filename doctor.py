@@ -23,7 +23,7 @@ SECONDS = 2.5  # of each of the six measurements; the whole then takes half a mi
 _FORWARD_BATCHES = (32, 128)
 _MOST_ACTIONS = 18  # that a game has
 # How much of the limit training reached with each network, on two cores (README, "Performance").
-_REACHED = {"small": 0.71, "nature": 0.71, "batch-a3c": 0.86}
+_REACHED = {"small": 0.71, "small-ln": 0.71, "nature": 0.71, "batch-a3c": 0.86}
 _WIDTHS = (40, 100)  # of the text, at least and at most
 _LABEL = "{:<5} {:<10} "
 _NARROW = 60
@@ -156,7 +156,7 @@ def advice(limited_by: str, config: Config, num_gpus: int) -> str:
         return "more cores"
     if num_gpus:
         return f"another GPU: --gpu {','.join(map(str, range(num_gpus + 1)))}"
-    small = "" if config.network == "small" else "--network small, less work for each state; "
+    small = "" if config.network.startswith("small") else "--network small-ln, less work for each state; "
     return f"{small}more cores, or a GPU for inference and training"
 
 

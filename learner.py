@@ -57,6 +57,7 @@ from tensorpack.tfutils.sessinit import DictRestore, JustCurrentSession, SaverRe
 from tensorpack.utils import logger
 
 HYPER_PARAM_FILE = "hyper.txt"
+_OPTIMIZERS = {"adam": "Adam", "soap": "SOAP"}
 # After each epoch, besides what the status line says; the statistics and TensorBoard have all.
 _PRINTED = ["^(steps|train_minutes|learning_rate|entropy|policy_loss|value_loss)$", "^(dropped_|simulator_|malformed_)"]
 
@@ -257,7 +258,8 @@ def describe(config: Config, cores: int) -> str:
         f"network {config.network}{settings}, {config.num_envs} games in {config.simulator_proc} simulators on {cores} "
         f"cores; unrolls of {config.local_time_max} steps, batches of {config.batch_size} states drawn from "
         f"{config.pool_states}, each used {config.sample_reuse}x; {config.correction}, gamma {config.gamma}, "
-        f"lambda {config.gae_lambda}; Adam {config.learning_rate}, epsilon {config.adam_epsilon}, "
+        f"lambda {config.gae_lambda}; {_OPTIMIZERS[config.optimizer]} {config.learning_rate}, "
+        f"epsilon {config.adam_epsilon}, "
         f"gradient clip {config.gradient_clip} {config.gradient_clip_norm}; entropy {config.entropy_beta}"
     )
 

@@ -12,6 +12,7 @@ from frame_statistics import FrameStatistics
 from losses import clipped_is_losses, clipped_surrogate_losses, vtrace, vtrace_losses
 from messages import TRUNCATED
 from networks import NETWORKS, build_network
+from soap import SoapOptimizer
 
 import numpy as np
 import tensorflow as tf
@@ -124,8 +125,11 @@ class Model(ModelDesc):
         config = self._config
         rate = _hyper_param("learning_rate", config.learning_rate.initial)
         tfv1.summary.scalar("learning_rate-summary", rate)
-        adam = tfv1.train.AdamOptimizer(rate, epsilon=config.adam_epsilon)
-        return optimizer.apply_grad_processors(adam, [gradient_clip(config)])
+        if config.optimizer == "soap":
+            chosen = SoapOptimizer(rate, config.adam_epsilon, self._network.axes(self._num_actions))
+        else:
+            chosen = tfv1.train.AdamOptimizer(rate, epsilon=config.adam_epsilon)
+        return optimizer.apply_grad_processors(chosen, [gradient_clip(config)])
 
 
 def gradient_clip(config: Config):

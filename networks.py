@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 from atari_wrapper import FRAME_HISTORY, FRAME_SHAPE, IMAGE_SIZE, STATE_SHAPE
@@ -45,6 +46,8 @@ class Network:
             else pixels / 255.
         one_colour: with ``normalize_input``: whether a frame's three colours are mixed to one, by the game's principal
             colour axis. That is done once for each frame, so that all that follows has a third of the bytes.
+        normalize_layers: whether what goes into a ReLU is normalised first, for each state over all of the layer's
+            units: layer normalisation (Ba et al. 2016) without gain and bias.
     """
 
     convs: tuple[Conv, ...]
@@ -54,6 +57,7 @@ class Network:
     value_scale: float
     normalize_input: bool
     one_colour: bool = False
+    normalize_layers: bool = False
 
     @property
     def state_shape(self) -> tuple[int, int, int]:
@@ -76,6 +80,20 @@ class Network:
         shapes["fc-pi/W"], shapes["fc-pi/b"] = (self.hidden, num_actions), (num_actions,)
         shapes["fc-v/W"], shapes["fc-v/b"] = (self.hidden, 1), (1,)
         return shapes
+
+    def axes(self, num_actions: int) -> dict[str, tuple[int, ...]]:
+        """Of each layer's weights, but the value's, the axes along which their gradients are correlated.
+
+        A convolution's inputs and its channels; the places, channels and units that the hidden layer connects; the
+        policy's inputs and its actions.
+        """
+        axes = {}
+        for name, shape in self.variable_shapes(num_actions).items():
+            if name.endswith("/W") and name != "fc-v/W":
+                axes[name] = (math.prod(shape[:-1]), shape[-1])
+        channels = self.convs[-1].channels
+        axes["fc0/W"] = (axes["fc0/W"][0] // channels, channels, self.hidden)
+        return axes
 
 
 NETWORKS = {
@@ -104,6 +122,18 @@ NETWORKS = {
         policy_scale=1e-4,
         value_scale=1.0,
         normalize_input=True,
+    ),
+    "small-ln": Network(
+        convs=(
+            Conv("conv0", 8, 16, stride=4, padding="VALID"),
+            Conv("conv1", 4, 32, stride=2, padding="VALID"),
+        ),
+        hidden=256,
+        prelu=False,
+        policy_scale=1e-4,
+        value_scale=1.0,
+        normalize_input=True,
+        normalize_layers=True,
     ),
     # The convolutions of Mnih et al. 2015, "DQN", table of the methods, with half of the hidden units.
     "nature": Network(
@@ -164,6 +194,12 @@ def _first_convolution(states: tf.Tensor, weights: tf.Tensor, conv: Conv, networ
     return tf.nn.conv2d(x, weights, conv.stride, conv.padding) - offset
 
 
+def _normalize(x: tf.Tensor) -> tf.Tensor:
+    units = list(range(1, len(x.shape)))
+    centred = x - tf.reduce_mean(x, units, keepdims=True)
+    return centred * tf.math.rsqrt(tf.reduce_mean(tf.square(centred), units, keepdims=True) + 1e-5)
+
+
 def present(states: tf.Tensor) -> tf.Tensor:
     """Which frames of a history of any colours are there, bool ``[B, 4]``: those that are not all zeros.
 
@@ -204,6 +240,9 @@ def build_network(
             weights = tfv1.get_variable("W", shapes[f"{layer}/W"], initializer=init)
             return weights, tfv1.get_variable("b", shapes[f"{layer}/b"], initializer=tfv1.zeros_initializer())
 
+    def activation(x: tf.Tensor) -> tf.Tensor:
+        return tf.nn.relu(_normalize(x) if network.normalize_layers else x)
+
     x = states
     for layer, conv in enumerate(network.convs):
         weights, bias = variables(conv.name)
@@ -211,7 +250,7 @@ def build_network(
             x = _first_convolution(x, weights, conv, network, statistics)
         else:
             x = tf.nn.conv2d(x, weights, conv.stride, conv.padding)
-        x = tf.nn.relu(tf.nn.bias_add(x, bias))
+        x = activation(tf.nn.bias_add(x, bias))
         if conv.pool > 1:
             x = tf.nn.max_pool2d(x, conv.pool, conv.pool, "VALID")
     x = tf.reshape(x, [-1, shapes["fc0/W"][0]])
@@ -222,7 +261,7 @@ def build_network(
             alpha = tfv1.get_variable("alpha", [], initializer=tfv1.constant_initializer(0.001))
         x = tf.nn.relu(x) - alpha * tf.nn.relu(-x)
     else:
-        x = tf.nn.relu(x)
+        x = activation(x)
     weights, bias = variables("fc-pi", network.policy_scale)
     logits = tf.matmul(x, weights) + bias
     weights, bias = variables("fc-v", network.value_scale)

@@ -66,7 +66,12 @@ def resolve(line: str = "", cores: int = 2, num_gpus: int = 0) -> Config:
 
 @pytest.mark.parametrize(
     ("line", "num_gpus", "network"),
-    [("", 0, "small"), ("", 1, "batch-a3c"), ("--network small", 1, "small"), ("--network batch-a3c", 0, "batch-a3c")],
+    [
+        ("", 0, "small-ln"),
+        ("", 1, "batch-a3c"),
+        ("--network small", 1, "small"),
+        ("--network batch-a3c", 0, "batch-a3c"),
+    ],
 )
 def test_network(line, num_gpus, network):
     assert resolve(line, num_gpus=num_gpus).network == network
@@ -84,6 +89,7 @@ ORIGINAL = {
     "learning_rate": Schedule.parse("1e-3,120000:3e-4,720000:1e-4"),
     "entropy_beta": Schedule.parse("0.01,480000:0.005"),
     "value_weight": 1.0,
+    "optimizer": "adam",
     "adam_epsilon": 1e-3,
     "gradient_clip": "per-tensor",
     "gradient_clip_norm": 0.1,
@@ -136,7 +142,7 @@ def test_what_is_given_is_kept(network):
     given_flags = (
         "--batch-size 128 --local-time-max 7 --gae-lambda 0.5 --correction clipped-surrogate --sample-reuse 3 "
         "--pool-states 384 --no-normalize-advantages --learning-rate 0.5 --entropy-beta 0 "
-        "--value-weight 0.25 --adam-epsilon 0.5 --gradient-clip global-norm --gradient-clip-norm 9 "
+        "--value-weight 0.25 --optimizer soap --adam-epsilon 0.5 --gradient-clip global-norm --gradient-clip-norm 9 "
         "--steps-per-epoch 5 --eval-every 2 --eval-episode 3 "
         "--queue-size 7 --predictor-thread-per-gpu 2 --simulator-proc 5 --num-envs 11 --env Breakout-v0"
     )
@@ -201,7 +207,7 @@ def test_games_of_simulators(line, cores, games):
     ("line", "named"),
     [
         ("--simulator-proc 4 --num-envs 3", ["--num-envs 3", "--simulator-proc 4"]),
-        ("--pool-states 200", ["--pool-states 200", "--batch-size 256", "try 256"]),
+        ("--pool-states 200", ["--pool-states 200", "--batch-size 512", "try 512"]),
         ("--pool-states 64 --batch-size 128", ["try 128"]),
         ("--network batch-a3c --normalize-advantages", ["--normalize-advantages", "clipped-surrogate"]),
     ],

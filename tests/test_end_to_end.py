@@ -63,10 +63,10 @@ def test_training_writes_tensorboard_events(trained):
 
 def test_training_saves_its_configuration_and_a_model_that_says_what_it_is(trained):
     config = json.loads((trained / "config.json").read_text())
-    assert (config["network"], config["num_envs"], config["learning_rate"]) == ("small", 8, "0.001,12:0.0005")
+    assert (config["network"], config["num_envs"], config["learning_rate"]) == ("small-ln", 8, "0.001,12:0.0005")
     with np.load(trained / "Pong-v0.npz", allow_pickle=False) as model:
         metadata = json.loads(str(model["metadata"]))
-    assert metadata["network"] == "small"
+    assert metadata["network"] == "small-ln"
     assert metadata["env"] == "Pong-v0"
     assert metadata["updates"] == 16
     assert metadata["protocol"]["actions"][1] == "FIRE"

@@ -118,8 +118,11 @@ def test_limits(field, end):
 
 
 def test_defaults_are_told_for_each_network():
-    assert _default_text("queue_size", None) == " (default: 1 for batch-a3c, 2 for small and nature)"
-    assert _default_text("gae_lambda", None) == " (default: 1.0 for batch-a3c, 0.95 for small, 0.98 for nature)"
+    assert _default_text("queue_size", None) == " (default: 1 for batch-a3c and small-ln, 2 for small and nature)"
+    assert (
+        _default_text("gae_lambda", None)
+        == " (default: 1.0 for batch-a3c, 0.95 for small and small-ln, 0.98 for nature)"
+    )
     assert "the batch size for batch-a3c" in _default_text("pool_states", None)
     assert (_default_text("max_policy_lag", None), _default_text("episode", 100)) == ("", " (default: 100)")
     assert (_default_text("seed", 0), _default_text("overlay", False)) == (" (default: 0)", "")

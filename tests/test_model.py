@@ -13,7 +13,7 @@ from frame_statistics import FrameStatistics
 from losses import vtrace
 from messages import RUNNING, TERMINATED, TRUNCATED
 from model import Model, gradient_clip, make_mixer
-from networks import NETWORKS, _first_convolution, present
+from networks import NETWORKS, _first_convolution, build_network, present
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ from tensorpack.tfutils import TowerContext
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_batch_a3c.json").read_text())
 SMALL = Config(network="small").resolve(cores=1, num_gpus=0)
+SMALL_LN = Config(network="small-ln").resolve(cores=1, num_gpus=0)
 NATURE = Config(network="nature").resolve(cores=1, num_gpus=0)
 ORIGINAL = Config(network="batch-a3c").resolve(cores=1, num_gpus=0)
 
@@ -76,6 +77,7 @@ STATISTICS = FrameStatistics(np.random.default_rng(0).uniform(0, 255, FRAME_SHAP
     [
         (ORIGINAL, {}, {}),
         (SMALL, {"fc-pi": 1e-4, "fc-v": 1.0}, {"input/mean": STATISTICS.mean, "input/scale": 4 * 60}),
+        (SMALL_LN, {"fc-pi": 1e-4, "fc-v": 1.0}, {"input/mean": STATISTICS.mean, "input/scale": 4 * 60}),
         (
             NATURE,
             {"fc-pi": 1e-4, "fc-v": 1.0},
@@ -108,6 +110,44 @@ def test_initial_weights(config, scales, constants):
     assert others.keys() == constants.keys()
     for name, value in constants.items():
         np.testing.assert_array_equal(others[name], value)
+
+
+def test_small_ln_normalises_each_layer_of_each_state_before_its_relu():
+    r = np.random.default_rng(2)
+    states = r.integers(1, 256, (3, *STATE_SHAPE), np.uint8)
+    shapes = NETWORKS["small-ln"].variable_shapes(4)
+    weights = {name: r.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    weights |= {"input/mean": STATISTICS.mean, "input/scale": np.float32(4 * 60)}
+
+    with tf.Graph().as_default(), tfv1.Session() as session:
+        outputs = build_network(NETWORKS["small-ln"], tf.constant(states), 4)
+        session.run(tfv1.global_variables_initializer())
+        for variable in tfv1.global_variables():
+            variable.load(weights[variable.op.name], session)
+        logits, values = session.run(outputs)
+
+    def layer(x):
+        x = x - x.mean(axis=tuple(range(1, x.ndim)), keepdims=True)
+        return np.maximum(0, x / np.sqrt((x**2).mean(axis=tuple(range(1, x.ndim)), keepdims=True) + 1e-5))
+
+    def convolution(x, name, stride):
+        convolved = run(lambda: tf.nn.conv2d(x.astype(np.float32), weights[f"{name}/W"], stride, "VALID"))
+        return convolved + weights[f"{name}/b"]
+
+    pixels = (states - np.tile(STATISTICS.mean, 4)) / (4 * 60)
+    x = layer(convolution(layer(convolution(pixels, "conv0", 4)), "conv1", 2)).reshape(3, -1)
+    x = layer(x @ weights["fc0/W"] + weights["fc0/b"])
+    np.testing.assert_allclose(logits, x @ weights["fc-pi/W"] + weights["fc-pi/b"], rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(values, (x @ weights["fc-v/W"] + weights["fc-v/b"])[:, 0], rtol=1e-3, atol=1e-2)
+
+
+def test_the_axes_of_a_network_are_those_of_its_layers():
+    assert NETWORKS["small-ln"].axes(4) == {
+        "conv0/W": (768, 16), "conv1/W": (256, 32), "fc0/W": (81, 32, 256), "fc-pi/W": (256, 4),
+    }  # fmt: skip
+    for network in NETWORKS.values():
+        shapes = network.variable_shapes(6)
+        assert all(math.prod(axes) == math.prod(shapes[name]) for name, axes in network.axes(6).items())
 
 
 @pytest.mark.parametrize(("name", "mixed"), [("small", False), ("nature", False), ("nature", True)])
@@ -356,6 +396,17 @@ def test_global_norm_clip(scale):
     norm = np.sqrt(sum((value**2).sum() for value in gradients.values()))
     for name, got in clipped(SMALL, gradients).items():
         np.testing.assert_allclose(got, gradients[name] * min(1, 0.5 / norm), rtol=1e-5)
+
+
+def test_optimizer_soap_is_given_the_networks_axes():
+    def build():
+        weights = {name: tfv1.get_variable(name, shape) for name, shape in [("fc0/W", (2592, 256)), ("fc0/b", (256,))]}
+        optimizer = Model(SMALL_LN, 4).optimizer()
+        optimizer.apply_gradients([(tf.zeros(variable.shape), variable) for variable in weights.values()])
+        return {variable.op.name: tf.shape(variable) for variable in tfv1.global_variables()}
+
+    names = run(build)
+    assert [names[f"fc0/W/Soap_{k}"].tolist() for k in (2, 4, 6)] == [[81, 81], [32, 32], [256, 256]]
 
 
 def test_optimizer_is_adam_with_the_configured_epsilon_after_the_clip():

@@ -1,0 +1,138 @@
+"""The optimizer SOAP: Adam in a basis in which the gradient's elements are nearly uncorrelated."""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+from tensorpack import tfv1
+
+tfv1.disable_v2_behavior()
+
+_MOMENT_DECAY = 0.9
+_SQUARE_DECAY = 0.999
+_COVARIANCE_DECAY = 0.99
+_WARM_UP = 20  # updates that only gather covariances
+_REFRESH = 40  # updates between two refinements of the bases
+
+
+class SoapOptimizer(tfv1.train.Optimizer):
+    """SOAP (Vyas et al. 2024, "SOAP: Improving and Stabilizing Shampoo using Adam", algorithm 3).
+
+    For each axis of a weight tensor it keeps the covariance of the gradient along that axis, and the eigenvectors of
+    it. Adam's moments are kept in that basis; its step is turned back. Where a gradient is mostly noise, that is close
+    to a natural gradient: the covariances of the gradient are then those of the noise, the Fisher matrix. Differences
+    from the paper: the first 20 updates change no weight, so that the first basis is of more than one gradient; a
+    refinement turns the first moment along with the basis.
+
+    Tensors without axes are given Adam's step.
+    """
+
+    def __init__(self, learning_rate, epsilon: float, axes: dict[str, tuple[int, ...]], name: str = "Soap"):
+        """
+        Args:
+            learning_rate: scalar tensor.
+            epsilon: added to the root of the second moment.
+            axes: for each variable that has such bases, by name, the shape that its gradient is given: a basis for each
+                axis. An axis of d costs 4 d flops for each weight and update.
+        """
+        super().__init__(use_locking=False, name=name)
+        self._learning_rate = learning_rate
+        self._epsilon = epsilon
+        self._axes = axes
+
+    def _create_slots(self, variables):
+        self._create_non_slot_variable(initial_value=0, name="updates", colocate_with=variables[0])
+        for variable in variables:
+            self._zeros_slot(variable, "moment", self._name)
+            self._zeros_slot(variable, "square", self._name)
+            for axis, size in enumerate(self._shape(variable)):
+                for slot, initial in (("covariance", tf.zeros), ("basis", tf.eye)):
+                    value = initial([size, size]) if initial is tf.zeros else initial(size)
+                    self._get_or_make_slot(variable, value, f"{slot}{axis}", self._name)
+
+    def _prepare(self):
+        updates = self._get_non_slot_variable("updates", graph=tf.compat.v1.get_default_graph())
+        self._updates = tf.identity(updates) + 1
+        since = tf.cast(tf.maximum(self._updates - _WARM_UP, 1), tf.float32)
+        self._bias_correction = 1 - tf.pow(_SQUARE_DECAY, since)
+
+    def _shape(self, variable) -> tuple[int, ...]:
+        return self._axes.get(variable.op.name, ())
+
+    def _apply_dense(self, grad, var):
+        shape = self._shape(var)
+        moment, square = self.get_slot(var, "moment"), self.get_slot(var, "square")
+        bases = [self.get_slot(var, f"basis{axis}") for axis in range(len(shape))]
+        covariances = [self.get_slot(var, f"covariance{axis}") for axis in range(len(shape))]
+        gradient = tf.reshape(grad, shape) if shape else grad
+        warm = tf.cast(self._updates > _WARM_UP, tf.float32)
+        covariances = [
+            tfv1.assign(covariance, covariance + (1 - _COVARIANCE_DECAY) * (_covariance(gradient, axis) - covariance))
+            for axis, covariance in enumerate(covariances)
+        ]
+        turned = tf.reshape(_turn(gradient, [tf.identity(basis) for basis in bases]), var.shape)
+        moment_t = tfv1.assign(moment, moment + (1 - _MOMENT_DECAY) * (turned - moment))
+        square_t = tfv1.assign(square, square + (1 - _SQUARE_DECAY) * warm * (tf.square(turned) - square))
+        step = moment_t / (tf.sqrt(square_t / self._bias_correction) + self._epsilon)
+        step = tf.reshape(_turn(tf.reshape(step, shape) if shape else step, bases, back=True), var.shape)
+        update = tfv1.assign_sub(var, self._learning_rate * warm * step)
+        if not shape:
+            return update
+        with tf.control_dependencies([update]):
+            first, later = tf.equal(self._updates, _WARM_UP), tf.equal(self._updates % _REFRESH, 0)
+            refresh = tf.cond(
+                tf.logical_or(first, later), lambda: self._refresh(moment, shape, bases, covariances, first), tf.no_op
+            )
+        return tf.group(update, refresh)
+
+    def _refresh(self, moment, shape, bases, covariances, first):
+        """Move the bases on: at first to the eigenvectors, later by one step of orthogonal iteration."""
+
+        def eigenvectors(covariance):
+            return tf.reverse(tf.linalg.eigh(covariance)[1], [1])
+
+        def iterate(covariance, basis):
+            q, r = tf.linalg.qr(tf.matmul(covariance, basis))
+            diagonal = tf.linalg.diag_part(r)
+            return q * tf.where(diagonal < 0, -tf.ones_like(diagonal), tf.ones_like(diagonal))
+
+        plain = _turn(tf.reshape(moment, shape), bases, back=True)
+        new = [
+            tf.cond(first, lambda c=covariance: eigenvectors(c), lambda c=covariance, b=basis: iterate(c, b))
+            for covariance, basis in zip(covariances, bases, strict=True)
+        ]
+        with tf.control_dependencies([plain, *new]):
+            turned = tf.reshape(_turn(plain, new), moment.shape)
+            return tf.group(tfv1.assign(moment, turned), *(tfv1.assign(b, n) for b, n in zip(bases, new, strict=True)))
+
+    def _finish(self, update_ops, name_scope):
+        updates = self._get_non_slot_variable("updates", graph=tf.compat.v1.get_default_graph())
+        with tf.control_dependencies(update_ops):
+            return tf.group(*update_ops, tfv1.assign(updates, self._updates), name=name_scope)
+
+
+def _around(tensor: tf.Tensor, axis: int) -> tf.Tensor:
+    """Merge the axes before, and those after: ``[before, d, after]``."""
+    shape = tensor.shape.as_list()
+    return tf.reshape(tensor, [math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])])
+
+
+def _covariance(tensor: tf.Tensor, axis: int) -> tf.Tensor:
+    parts = _around(tensor, axis)
+    if parts.shape[2] == 1:
+        return tf.matmul(parts[:, :, 0], parts[:, :, 0], transpose_a=True)
+    return tf.reduce_sum(tf.matmul(parts, parts, transpose_b=True), axis=0)
+
+
+def _turn(tensor: tf.Tensor, bases: list, back: bool = False) -> tf.Tensor:
+    """Express a tensor in bases, the columns of ``[d, d]`` for each axis, or turn it back."""
+    shape = tensor.shape
+    for axis, basis in enumerate(bases):
+        parts = _around(tensor, axis)
+        if parts.shape[2] == 1:
+            parts = tf.matmul(parts[:, :, 0], basis, transpose_b=back)
+        else:
+            parts = tf.matmul(basis, parts, transpose_a=not back)
+        tensor = tf.reshape(parts, shape)
+    return tensor
