@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import NamedTuple
 
 from atari_wrapper import FRAME_HISTORY, FRAME_SHAPE, IMAGE_SIZE, STATE_SHAPE
@@ -84,15 +83,13 @@ class Network:
     def axes(self, num_actions: int) -> dict[str, tuple[int, ...]]:
         """Of each layer's weights, but the value's, the axes along which their gradients are correlated.
 
-        A convolution's inputs and its channels; the places, channels and units that the hidden layer connects; the
-        policy's inputs and its actions.
+        The places, the channels and the units that it connects; of the policy the units and the actions.
         """
-        axes = {}
-        for name, shape in self.variable_shapes(num_actions).items():
-            if name.endswith("/W") and name != "fc-v/W":
-                axes[name] = (math.prod(shape[:-1]), shape[-1])
+        shapes = self.variable_shapes(num_actions)
+        axes = {f"{conv.name}/W": (conv.kernel**2, *shapes[f"{conv.name}/W"][2:]) for conv in self.convs}
         channels = self.convs[-1].channels
-        axes["fc0/W"] = (axes["fc0/W"][0] // channels, channels, self.hidden)
+        axes["fc0/W"] = (shapes["fc0/W"][0] // channels, channels, self.hidden)
+        axes["fc-pi/W"] = shapes["fc-pi/W"]
         return axes
 
 
