@@ -306,7 +306,8 @@ LEARNING_DEFAULTS = {
         "batch_size": 512,
         "queue_size": 1,
         "optimizer": "soap",
-        "learning_rate": Schedule(3e-3),
+        "learning_rate": Schedule(3e-3, ((6_000, 1e-3), (16_000, 5e-4), (36_000, 2e-4))),
+        "entropy_beta": Schedule(0.01, ((6_000, 0.005), (16_000, 0.002))),
     },
     "nature": _FEW_CORES
     | {
