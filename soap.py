@@ -34,7 +34,7 @@ class SoapOptimizer(tfv1.train.Optimizer):
             learning_rate: scalar tensor.
             epsilon: added to the root of the second moment.
             axes: for each variable that has such bases, by name, the shape that its gradient is given: a basis for each
-                axis. An axis of d costs 4 d flops for each weight and update.
+                axis. An axis of d costs some 6 d flops for each weight and update.
         """
         super().__init__(use_locking=False, name=name)
         self._learning_rate = learning_rate
@@ -42,51 +42,47 @@ class SoapOptimizer(tfv1.train.Optimizer):
         self._axes = axes
 
     def _create_slots(self, variables):
-        self._create_non_slot_variable(initial_value=0, name="updates", colocate_with=variables[0])
+        self._create_non_slot_variable(initial_value=0, name="soap_updates", colocate_with=variables[0])
         for variable in variables:
-            self._zeros_slot(variable, "moment", self._name)
-            self._zeros_slot(variable, "square", self._name)
-            for axis, size in enumerate(self._shape(variable)):
-                for slot, initial in (("covariance", tf.zeros), ("basis", tf.eye)):
-                    value = initial([size, size]) if initial is tf.zeros else initial(size)
-                    self._get_or_make_slot(variable, value, f"{slot}{axis}", self._name)
+            slots = {"moment": tf.zeros(variable.shape), "square": tf.zeros(variable.shape)}
+            for axis, size in enumerate(self._axes.get(variable.op.name, ())):
+                slots |= {f"covariance{axis}": tf.zeros([size, size]), f"basis{axis}": tf.eye(size)}
+            for slot, initial in slots.items():
+                self._get_or_make_slot(variable, initial, slot, f"soap_{slot}")
 
     def _prepare(self):
-        updates = self._get_non_slot_variable("updates", graph=tf.compat.v1.get_default_graph())
-        self._updates = tf.identity(updates) + 1
+        self._updates = tf.identity(self._counter()) + 1
         since = tf.cast(tf.maximum(self._updates - _WARM_UP, 1), tf.float32)
         self._bias_correction = 1 - tf.pow(_SQUARE_DECAY, since)
 
-    def _shape(self, variable) -> tuple[int, ...]:
-        return self._axes.get(variable.op.name, ())
-
     def _apply_dense(self, grad, var):
-        shape = self._shape(var)
+        axes = self._axes.get(var.op.name, ())
+        shape = axes or var.shape
         moment, square = self.get_slot(var, "moment"), self.get_slot(var, "square")
-        bases = [self.get_slot(var, f"basis{axis}") for axis in range(len(shape))]
-        covariances = [self.get_slot(var, f"covariance{axis}") for axis in range(len(shape))]
-        gradient = tf.reshape(grad, shape) if shape else grad
+        bases = [self.get_slot(var, f"basis{axis}") for axis in range(len(axes))]
+        covariances = [self.get_slot(var, f"covariance{axis}") for axis in range(len(axes))]
+        gradient = tf.reshape(grad, shape)
         warm = tf.cast(self._updates > _WARM_UP, tf.float32)
         covariances = [
             tfv1.assign(covariance, covariance + (1 - _COVARIANCE_DECAY) * (_covariance(gradient, axis) - covariance))
             for axis, covariance in enumerate(covariances)
         ]
-        turned = tf.reshape(_turn(gradient, [tf.identity(basis) for basis in bases]), var.shape)
+        turned = tf.reshape(_turn(gradient, bases), var.shape)
         moment_t = tfv1.assign(moment, moment + (1 - _MOMENT_DECAY) * (turned - moment))
         square_t = tfv1.assign(square, square + (1 - _SQUARE_DECAY) * warm * (tf.square(turned) - square))
         step = moment_t / (tf.sqrt(square_t / self._bias_correction) + self._epsilon)
-        step = tf.reshape(_turn(tf.reshape(step, shape) if shape else step, bases, back=True), var.shape)
+        step = tf.reshape(_turn(tf.reshape(step, shape), bases, back=True), var.shape)
         update = tfv1.assign_sub(var, self._learning_rate * warm * step)
-        if not shape:
+        if not axes:
             return update
         with tf.control_dependencies([update]):
             first, later = tf.equal(self._updates, _WARM_UP), tf.equal(self._updates % _REFRESH, 0)
             refresh = tf.cond(
-                tf.logical_or(first, later), lambda: self._refresh(moment, shape, bases, covariances, first), tf.no_op
+                tf.logical_or(first, later), lambda: self._refresh(moment, axes, bases, covariances, first), tf.no_op
             )
         return tf.group(update, refresh)
 
-    def _refresh(self, moment, shape, bases, covariances, first):
+    def _refresh(self, moment, axes, bases, covariances, first):
         """Move the bases on: at first to the eigenvectors, later by one step of orthogonal iteration."""
 
         def eigenvectors(covariance):
@@ -97,7 +93,7 @@ class SoapOptimizer(tfv1.train.Optimizer):
             diagonal = tf.linalg.diag_part(r)
             return q * tf.where(diagonal < 0, -tf.ones_like(diagonal), tf.ones_like(diagonal))
 
-        plain = _turn(tf.reshape(moment, shape), bases, back=True)
+        plain = _turn(tf.reshape(moment, axes), bases, back=True)
         new = [
             tf.cond(first, lambda c=covariance: eigenvectors(c), lambda c=covariance, b=basis: iterate(c, b))
             for covariance, basis in zip(covariances, bases, strict=True)
@@ -107,9 +103,12 @@ class SoapOptimizer(tfv1.train.Optimizer):
             return tf.group(tfv1.assign(moment, turned), *(tfv1.assign(b, n) for b, n in zip(bases, new, strict=True)))
 
     def _finish(self, update_ops, name_scope):
-        updates = self._get_non_slot_variable("updates", graph=tf.compat.v1.get_default_graph())
+        # Towers side by side may count an update of each as one, but none of the counts is left out.
         with tf.control_dependencies(update_ops):
-            return tf.group(*update_ops, tfv1.assign(updates, self._updates), name=name_scope)
+            return tf.group(*update_ops, tfv1.assign(self._counter(), self._updates), name=name_scope)
+
+    def _counter(self):
+        return self._get_non_slot_variable("soap_updates", graph=tfv1.get_default_graph())
 
 
 def _around(tensor: tf.Tensor, axis: int) -> tf.Tensor:

@@ -39,8 +39,8 @@ _SLOWEST = 3  # times as long as its minutes of training a run may take, with it
 _CURVE = ("steps", "emulator_frames", "train_minutes", "states_per_s", "policy_lag_mean", "entropy", "value_loss",
           "online_score", "mean_score", "stderr_score")  # fmt: skip
 # The original's learner, with unrolls that divide a batch, as vtrace needs.
-_ORIGINAL = ("--local-time-max", "8", "--batch-size", "128", "--pool-states", "128", "--sample-reuse", "1",
-             "--gae-lambda", "1", "--queue-size", "1")  # fmt: skip
+_ORIGINAL = ("--network", "small", "--local-time-max", "8", "--batch-size", "128", "--pool-states", "128",
+             "--sample-reuse", "1", "--gae-lambda", "1", "--queue-size", "1")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from processes import wait_until
 
-SHORT = ["--num-envs", "8", "--simulator-proc", "2", "--local-time-max", "16", "--pool-states", "256"]
+SHORT = ["--num-envs", "8", "--simulator-proc", "2", "--local-time-max", "16", "--pool-states", "256",
+         "--batch-size", "256"]  # fmt: skip
 EPOCH = ["--steps-per-epoch", "8", "--eval-every", "0"]
 
 

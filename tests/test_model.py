@@ -406,7 +406,9 @@ def test_optimizer_soap_is_given_the_networks_axes():
         return {variable.op.name: tf.shape(variable) for variable in tfv1.global_variables()}
 
     names = run(build)
-    assert [names[f"fc0/W/Soap_{k}"].tolist() for k in (2, 4, 6)] == [[81, 81], [32, 32], [256, 256]]
+    assert [names[f"fc0/W/soap_basis{axis}"].tolist() for axis in range(3)] == [[81, 81], [32, 32], [256, 256]]
+    assert "fc0/b/soap_moment" in names
+    assert "fc0/b/soap_basis0" not in names
 
 
 def test_optimizer_is_adam_with_the_configured_epsilon_after_the_clip():
