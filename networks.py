@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 from atari_wrapper import FRAME_HISTORY, FRAME_SHAPE, IMAGE_SIZE, STATE_SHAPE
@@ -83,13 +84,14 @@ class Network:
     def axes(self, num_actions: int) -> dict[str, tuple[int, ...]]:
         """Of each layer's weights, but the value's, the axes along which their gradients are correlated.
 
-        The places, the channels and the units that it connects; of the policy the units and the actions.
+        What it takes in and what it gives out; the hidden layer takes in so much that its places and its channels are
+        apart.
         """
         shapes = self.variable_shapes(num_actions)
-        axes = {f"{conv.name}/W": (conv.kernel**2, *shapes[f"{conv.name}/W"][2:]) for conv in self.convs}
-        channels = self.convs[-1].channels
-        axes["fc0/W"] = (shapes["fc0/W"][0] // channels, channels, self.hidden)
-        axes["fc-pi/W"] = shapes["fc-pi/W"]
+        layers = [*(conv.name for conv in self.convs), "fc0", "fc-pi"]
+        axes = {f"{layer}/W": (math.prod(shapes[f"{layer}/W"][:-1]), shapes[f"{layer}/W"][-1]) for layer in layers}
+        inputs, channels = axes["fc0/W"][0], self.convs[-1].channels
+        axes["fc0/W"] = (inputs // channels, channels, self.hidden)
         return axes
 
 

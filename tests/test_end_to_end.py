@@ -300,7 +300,7 @@ def test_doctor_stops_at_once_and_leaves_nobody():
     assert started.wait_all_gone(3)
 
 
-@pytest.mark.parametrize(("flags", "told"), [(["--env", "Breakot-v0"], "Breakout-v0"), (["--pool-states", "7"], "256")])
+@pytest.mark.parametrize(("flags", "told"), [(["--env", "Breakot-v0"], "Breakout-v0"), (["--pool-states", "7"], "512")])
 def test_doctor_tells_a_users_error_in_one_line(flags, told):
     out = run("--task", "doctor", *flags, script="tests/quick_doctor.py", status=2)
     (message,) = [line for line in out.splitlines() if line.startswith("train-atari.py: ")]

@@ -143,7 +143,7 @@ def test_small_ln_normalises_each_layer_of_each_state_before_its_relu():
 
 def test_the_axes_of_a_network_are_those_of_its_layers():
     assert NETWORKS["small-ln"].axes(4) == {
-        "conv0/W": (64, 12, 16), "conv1/W": (16, 16, 32), "fc0/W": (81, 32, 256), "fc-pi/W": (256, 4),
+        "conv0/W": (768, 16), "conv1/W": (256, 32), "fc0/W": (81, 32, 256), "fc-pi/W": (256, 4),
     }  # fmt: skip
     for network in NETWORKS.values():
         shapes = network.variable_shapes(6)
