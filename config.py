@@ -110,9 +110,9 @@ class Config:
     predictor_thread_per_gpu: int | None = _flag(None, "prediction", "predictor threads per inference device "
                                                  "(default: 4 on a GPU, 1 on the CPU)", low=1, high=64)
 
-    network: str = _flag("auto", "learning", "batch-a3c is the original's; small-ln is for machines without a GPU; "
-                         "small is the same without normalised layers; nature has twice its channels and sees one "
-                         "colour axis; auto takes batch-a3c with a GPU and small-ln without, for training, and what "
+    network: str = _flag("auto", "learning", "batch-a3c is the original's; small is for machines without a GPU; "
+                         "small-ln is small with normalised layers; nature has twice its channels and sees one "
+                         "colour axis; auto takes batch-a3c with a GPU and small without, for training, and what "
                          "the file holds for the other tasks",
                          choices=("auto", *NETWORKS))
     batch_size: int | None = _flag(None, "learning", "states in a learner update", low=1, high=65536)
@@ -168,7 +168,7 @@ class Config:
             UsageError: values that do not go together.
         """
         on_gpu = num_gpus > 0
-        network = self.network if self.network != "auto" else ("batch-a3c" if on_gpu else "small-ln")
+        network = self.network if self.network != "auto" else ("batch-a3c" if on_gpu else "small")
         if self.deterministic and (self.simulator_proc or 1, self.predictor_thread_per_gpu or 1, max(1, num_gpus)) != (
             1, 1, 1
         ):  # fmt: skip

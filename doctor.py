@@ -156,7 +156,7 @@ def advice(limited_by: str, config: Config, num_gpus: int) -> str:
         return "more cores"
     if num_gpus:
         return f"another GPU: --gpu {','.join(map(str, range(num_gpus + 1)))}"
-    small = "" if config.network.startswith("small") else "--network small-ln, less work for each state; "
+    small = "" if config.network.startswith("small") else "--network small, less work for each state; "
     return f"{small}more cores, or a GPU for inference and training"
 
 

@@ -85,10 +85,10 @@ def verdict(status: Status, cores: int, on_gpu: bool) -> str:
     if status.cores_busy >= _BUSY and not on_gpu:
         return f"cores-bound: {cores} of {cores} busy, {waits}; more cores or a GPU would help"
     if status.learner <= never:
-        remedy = "another GPU" if on_gpu else "a GPU or --network small-ln"
+        remedy = "another GPU" if on_gpu else "a GPU or --network small"
         return f"learner-bound: the games wait {status.master_for_learner:.0%} for it; {remedy} would help"
     if status.predictors <= never:
-        remedy = "--predictor-thread-per-gpu or another GPU" if on_gpu else "a GPU or --network small-ln"
+        remedy = "--predictor-thread-per-gpu or another GPU" if on_gpu else "a GPU or --network small"
         return f"inference-bound: {waits}; {remedy} would help"
     if status.master_for_simulators + status.master_for_learner <= never:
         return f"transport-bound: it never waits, {waits}; fewer --simulator-proc with more games each would help"

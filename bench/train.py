@@ -1,6 +1,6 @@
 """How much of what the cores can do does training deliver, from the game to the applied gradient?
 
-    python -m bench.train [--network small-ln|small|nature|batch-a3c] [--env Pong-v0] [--rounds 3]
+    python -m bench.train [--network small|small-ln|nature|batch-a3c] [--env Pong-v0] [--rounds 3]
 
 Subject: the command line's ``--task train`` without evaluation; the speed is that of its epochs but the first.
 Limit: cores / (step + forward + sample_reuse x train), each part alone on one core and in its best batch: the step as
@@ -66,7 +66,7 @@ def run_training(flags: list[str], config: Config, epoch_updates: int) -> dict[s
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", choices=sorted(_EPOCH_UPDATES), default="small-ln")
+    parser.add_argument("--network", choices=sorted(_EPOCH_UPDATES), default="small")
     parser.add_argument("--env", default="Pong-v0")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement of a part")

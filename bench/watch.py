@@ -1,6 +1,6 @@
 """What does --watch cost a training, while somebody watches?
 
-    python -m bench.watch [--network small-ln|small|nature|batch-a3c] [--env Pong-v0] [--rounds 5]
+    python -m bench.watch [--network small|small-ln|nature|batch-a3c] [--env Pong-v0] [--rounds 5]
 
 Subject: ``--task train --watch PORT`` without evaluation, with one client at the page all the time. Limit: the same
 without. The speed is that of the epochs but the first, so that the start of the page's process does not count.
@@ -97,7 +97,7 @@ def run_watched(flags: list[str], config: Config, epoch_updates: int) -> dict[st
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", choices=sorted(_EPOCH_UPDATES), default="small-ln")
+    parser.add_argument("--network", choices=sorted(_EPOCH_UPDATES), default="small")
     parser.add_argument("--env", default="Pong-v0")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epoch-updates", type=int, help="updates per epoch")

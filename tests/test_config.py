@@ -67,7 +67,7 @@ def resolve(line: str = "", cores: int = 2, num_gpus: int = 0) -> Config:
 @pytest.mark.parametrize(
     ("line", "num_gpus", "network"),
     [
-        ("", 0, "small-ln"),
+        ("", 0, "small"),
         ("", 1, "batch-a3c"),
         ("--network small", 1, "small"),
         ("--network batch-a3c", 0, "batch-a3c"),
@@ -207,7 +207,7 @@ def test_games_of_simulators(line, cores, games):
     ("line", "named"),
     [
         ("--simulator-proc 4 --num-envs 3", ["--num-envs 3", "--simulator-proc 4"]),
-        ("--pool-states 200", ["--pool-states 200", "--batch-size 512", "try 512"]),
+        ("--pool-states 200", ["--pool-states 200", "--batch-size 256", "try 256"]),
         ("--pool-states 64 --batch-size 128", ["try 128"]),
         ("--network batch-a3c --normalize-advantages", ["--normalize-advantages", "clipped-surrogate"]),
     ],

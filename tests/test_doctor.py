@@ -81,9 +81,9 @@ def test_expectation_on_a_gpu_is_the_limit_alone():
 @pytest.mark.parametrize(
     ("config", "gpus", "flags"),
     [
-        (Config(env="Pong-v0"), 0, "--env Pong-v0 --network small-ln --num-envs 40 --simulator-proc 4"),
+        (Config(env="Pong-v0"), 0, "--env Pong-v0 --network small --num-envs 40 --simulator-proc 4"),
         (Config(env="ALE/Pong-v5", gpu="0,1"), 0,
-         "--env ALE/Pong-v5 --network small-ln --num-envs 40 --simulator-proc 4"),
+         "--env ALE/Pong-v5 --network small --num-envs 40 --simulator-proc 4"),
         (Config(env="Pong-v0"), 1, "--env Pong-v0 --gpu 0 --network batch-a3c --num-envs 40 --simulator-proc 4"),
         (Config(env="Pong-v0", gpu="2,3", num_envs=8, simulator_proc=8), 2,
          "--env Pong-v0 --gpu 2,3 --network batch-a3c --num-envs 8 --simulator-proc 8"),
@@ -102,7 +102,7 @@ def test_command(config, gpus, flags):
         ("game", "small", 0, ["more cores"]),
         ("training", "small", 0, ["more cores", "GPU"]),
         ("training", "small-ln", 0, ["more cores", "GPU"]),
-        ("training", "batch-a3c", 0, ["--network small-ln", "more cores"]),
+        ("training", "batch-a3c", 0, ["--network small", "more cores"]),
         ("GPU", "batch-a3c", 1, ["--gpu 0,1"]),
         ("inference", "batch-a3c", 2, ["--gpu 0,1,2"]),
     ],
@@ -110,7 +110,7 @@ def test_command(config, gpus, flags):
 def test_advice(limited_by, network, gpus, words):
     text = advice(limited_by, Config(network=network), gpus)
     assert [word for word in words if word not in text] == []
-    assert ("--network small-ln" in text) == ("--network small-ln" in words)
+    assert ("--network small" in text) == ("--network small" in words)
 
 
 WIDE = """\
@@ -195,7 +195,7 @@ def parts(monkeypatch):
     replace("checks.packages", lambda: [Check("packages", OK, "fine")])
     replace("checks.cores", lambda seconds: [Check("cores", OK, "fine")])
     replace("checks.listed_gpus", lambda: "")
-    replace("doctor._load_tensorflow", lambda config: (0, [], {"small-ln": 1, "batch-a3c": 2}))
+    replace("doctor._load_tensorflow", lambda config: (0, [], {"small": 1, "batch-a3c": 2}))
     replace("speed.game_seconds", lambda protocol, seconds: (0.5e-3, [0.5e-3, 1e-3]))
     replace("speed.transport_states_per_s", lambda envs, actions, seconds: 30_000.0)
     replace("speed.network_seconds", lambda *_: {"forward": 0.25e-3, "train": 0.25e-3})
@@ -213,10 +213,10 @@ def test_run_reports_all(parts, capsys):
         "\nok    memory     fine\n",
         "\nSpeed\n      game       2,000 states/s, 6,000 frames/s on one core; on 2 at once 1.5 times as many\n",
         "      transport  30,000 states/s",
-        "      inference  4,000 states/s on one core, network small-ln\n",
-        "      training   4,000 states/s on one core, network small-ln\n",
+        "      inference  4,000 states/s on one core, network small\n",
+        "      training   4,000 states/s on one core, network small\n",
         "ms game + 0.25 ms inference + 0.50 ms training)",  # each state is used twice
-        "\nUse\n      flags      ./train-atari.py --env Pong-v0 --network small-ln",
+        "\nUse\n      flags      ./train-atari.py --env Pong-v0 --network small",
         "\nnothing failed, 0 warnings\n",
     ):
         assert text in out

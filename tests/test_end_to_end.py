@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 from processes import wait_until
 
-SHORT = ["--num-envs", "8", "--simulator-proc", "2", "--local-time-max", "16", "--pool-states", "256",
-         "--batch-size", "256"]  # fmt: skip
+SHORT = ["--num-envs", "8", "--simulator-proc", "2", "--local-time-max", "16", "--pool-states", "256"]
 EPOCH = ["--steps-per-epoch", "8", "--eval-every", "0"]
 
 
@@ -64,10 +63,10 @@ def test_training_writes_tensorboard_events(trained):
 
 def test_training_saves_its_configuration_and_a_model_that_says_what_it_is(trained):
     config = json.loads((trained / "config.json").read_text())
-    assert (config["network"], config["num_envs"], config["learning_rate"]) == ("small-ln", 8, "0.001,12:0.0005")
+    assert (config["network"], config["num_envs"], config["learning_rate"]) == ("small", 8, "0.001,12:0.0005")
     with np.load(trained / "Pong-v0.npz", allow_pickle=False) as model:
         metadata = json.loads(str(model["metadata"]))
-    assert metadata["network"] == "small-ln"
+    assert metadata["network"] == "small"
     assert metadata["env"] == "Pong-v0"
     assert metadata["updates"] == 16
     assert metadata["protocol"]["actions"][1] == "FIRE"
@@ -300,7 +299,7 @@ def test_doctor_stops_at_once_and_leaves_nobody():
     assert started.wait_all_gone(3)
 
 
-@pytest.mark.parametrize(("flags", "told"), [(["--env", "Breakot-v0"], "Breakout-v0"), (["--pool-states", "7"], "512")])
+@pytest.mark.parametrize(("flags", "told"), [(["--env", "Breakot-v0"], "Breakout-v0"), (["--pool-states", "7"], "256")])
 def test_doctor_tells_a_users_error_in_one_line(flags, told):
     out = run("--task", "doctor", *flags, script="tests/quick_doctor.py", status=2)
     (message,) = [line for line in out.splitlines() if line.startswith("train-atari.py: ")]

@@ -48,11 +48,7 @@ NO_ROOM = {"learner": 0.05, "master_for_learner": 0.8}
 WAITS = "predictors wait 55%, learner waits 43%"
 VERDICTS = {
     "cores": (BUSY, False, f"cores-bound: 2 of 2 busy, {WAITS}; more cores or a GPU"),
-    "learner": (
-        IDLE._replace(**NO_ROOM),
-        False,
-        "learner-bound: the games wait 80% for it; a GPU or --network small-ln",
-    ),
+    "learner": (IDLE._replace(**NO_ROOM), False, "learner-bound: the games wait 80% for it; a GPU or --network small"),
     "learner on a GPU": (BUSY._replace(**NO_ROOM), True, "learner-bound: the games wait 80% for it; another GPU"),
     "inference": (IDLE._replace(predictors=0.02), False, "inference-bound: predictors wait 2%, learner waits 43%; a"),
     "inference on a GPU": (IDLE._replace(predictors=0.02), True, "--predictor-thread-per-gpu or another GPU"),
