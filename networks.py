@@ -95,6 +95,18 @@ class Network:
         return axes
 
 
+# Mnih et al. 2016, "A3C", section 8, over colour frames. A policy that starts out uniform explores.
+_SMALL = Network(
+    convs=(
+        Conv("conv0", 8, 16, stride=4, padding="VALID"),
+        Conv("conv1", 4, 32, stride=2, padding="VALID"),
+    ),
+    hidden=256,
+    prelu=False,
+    policy_scale=1e-4,
+    value_scale=1.0,
+    normalize_input=True,
+)
 NETWORKS = {
     # The original's, larger than the A3C paper's.
     "batch-a3c": Network(
@@ -110,30 +122,8 @@ NETWORKS = {
         value_scale=2.0,
         normalize_input=False,
     ),
-    # Mnih et al. 2016, "A3C", section 8, over colour frames. A policy that starts out uniform explores.
-    "small": Network(
-        convs=(
-            Conv("conv0", 8, 16, stride=4, padding="VALID"),
-            Conv("conv1", 4, 32, stride=2, padding="VALID"),
-        ),
-        hidden=256,
-        prelu=False,
-        policy_scale=1e-4,
-        value_scale=1.0,
-        normalize_input=True,
-    ),
-    "small-ln": Network(
-        convs=(
-            Conv("conv0", 8, 16, stride=4, padding="VALID"),
-            Conv("conv1", 4, 32, stride=2, padding="VALID"),
-        ),
-        hidden=256,
-        prelu=False,
-        policy_scale=1e-4,
-        value_scale=1.0,
-        normalize_input=True,
-        normalize_layers=True,
-    ),
+    "small": _SMALL,
+    "small-ln": dataclasses.replace(_SMALL, normalize_layers=True),
     # The convolutions of Mnih et al. 2015, "DQN", table of the methods, with half of the hidden units.
     "nature": Network(
         convs=(

@@ -89,9 +89,7 @@ class SoapOptimizer(tfv1.train.Optimizer):
             return tf.reverse(tf.linalg.eigh(covariance)[1], [1])
 
         def iterate(covariance, basis):
-            q, r = tf.linalg.qr(tf.matmul(covariance, basis))
-            diagonal = tf.linalg.diag_part(r)
-            return q * tf.where(diagonal < 0, -tf.ones_like(diagonal), tf.ones_like(diagonal))
+            return tf.linalg.qr(tf.matmul(covariance, basis))[0]
 
         plain = _turn(tf.reshape(moment, axes), bases, back=True)
         new = [

@@ -13,6 +13,7 @@ import cv2
 import imageio_ffmpeg
 import numpy as np
 import pytest
+import tensorflow as tf
 from processes import wait_until
 
 SHORT = ["--num-envs", "8", "--simulator-proc", "2", "--local-time-max", "16", "--pool-states", "256"]
@@ -144,6 +145,23 @@ def test_a_network_of_one_colour_trains_resumes_and_plays(tmp_path):
         "--output", str(tmp_path / "eval"),
     )  # fmt: skip
     assert "Pong-v0" in out
+
+
+def test_normalised_layers_and_soap_train_and_resume(tmp_path):
+    output = tmp_path / "run"
+    run(
+        *SHORT, "--network", "small-ln", "--batch-size", "64", "--steps-per-epoch", "24", "--max-epoch", "1",
+        "--eval-every", "0", "--output", str(output),
+    )  # fmt: skip
+    out = run("--resume", "--output", str(output), "--max-epoch", "2")
+    assert "SOAP 0.003,6000:0.001," in out
+    checkpoint = tf.train.latest_checkpoint(str(output))
+    assert tf.train.load_variable(checkpoint, "soap_updates") == 48
+    basis = tf.train.load_variable(checkpoint, "fc0/W/soap_basis1")
+    assert np.abs(basis - np.eye(32)).max() > 0.1
+    with np.load(output / "Pong-v0.npz") as model:
+        assert json.loads(str(model["metadata"]))["network"] == "small-ln"
+        assert model["fc-pi/W"].std() > 1e-3  # drawn with 6e-4
 
 
 @pytest.mark.parametrize("gpus", ["0,1", "0,1,2,3", "0,1,2,3,4,5,6,7"])

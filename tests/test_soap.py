@@ -33,8 +33,7 @@ def literal_soap(weights, gradients, rates, axes):
                 bases = [np.linalg.eigh(covariance)[1][:, ::-1] for covariance in covariances]
             else:
                 for axis, covariance in enumerate(covariances):
-                    q, r = np.linalg.qr(covariance @ bases[axis])
-                    bases[axis] = q * np.where(np.diag(r) < 0, -1, 1)
+                    bases[axis], _ = np.linalg.qr(covariance @ bases[axis])
             moment = turn(moment, [basis.T for basis in bases])
     return weights
 
