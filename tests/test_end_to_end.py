@@ -208,7 +208,7 @@ FIRST_IN_FIRST_OUT = ["--num-envs", "8", "--simulator-proc", "2", "--local-time-
 
 def lags(script: str, output: Path, *flags: str) -> list[float]:
     """Mean policy lag of three epochs of a training."""
-    run("--steps-per-epoch", "24", "--max-epoch", "3", "--eval-every", "0", "--output", str(output), *flags,
+    run("--steps-per-epoch", "16", "--max-epoch", "3", "--eval-every", "0", "--output", str(output), *flags,
         script=script)  # fmt: skip
     lags = [record["policy_lag_mean"] for record in stats(output)]
     print(script, lags)
