@@ -1,178 +1,30 @@
-"""Networks and the model against the original's figures and literal references."""
+"""The model against the original's figures and literal references."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 
-from atari_wrapper import FRAME_SHAPE, STATE_SHAPE, mix_colours
+from atari_wrapper import STATE_SHAPE
 from config import Config
-from frame_statistics import FrameStatistics
 from losses import vtrace
 from messages import RUNNING, TERMINATED, TRUNCATED
 from model import Model, gradient_clip, make_mixer
-from networks import NETWORKS, _first_convolution, build_network, present
+from networks import NETWORKS
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from graphs import run
 from tensorpack import tfv1
 from tensorpack.tfutils import TowerContext
+from test_networks import PUBLISHED_SHAPES
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_batch_a3c.json").read_text())
 SMALL = Config(network="small").resolve(cores=1, num_gpus=0)
 SMALL_LN = Config(network="small-ln").resolve(cores=1, num_gpus=0)
-NATURE = Config(network="nature").resolve(cores=1, num_gpus=0)
 ORIGINAL = Config(network="batch-a3c").resolve(cores=1, num_gpus=0)
-
-# The table of the published model files, for A actions.
-PUBLISHED_SHAPES = [
-    ("conv0/W", (5, 5, 12, 32)),
-    ("conv0/b", (32,)),
-    ("conv1/W", (5, 5, 32, 32)),
-    ("conv1/b", (32,)),
-    ("conv2/W", (4, 4, 32, 64)),
-    ("conv2/b", (64,)),
-    ("conv3/W", (3, 3, 64, 64)),
-    ("conv3/b", (64,)),
-    ("fc0/W", (6400, 512)),
-    ("fc0/b", (512,)),
-    ("prelu/alpha", ()),
-    ("fc-pi/W", (512, "A")),
-    ("fc-pi/b", ("A",)),
-    ("fc-v/W", (512, 1)),
-    ("fc-v/b", (1,)),
-]
-
-
-def run(build):
-    """Build tensors in a graph of their own and run them once, after the initializers."""
-    with tf.Graph().as_default(), tfv1.Session() as session:
-        tfv1.set_random_seed(1)
-        fetches = build()
-        session.run(tfv1.global_variables_initializer())
-        return session.run(fetches)
-
-
-# Networks
-
-
-@pytest.mark.parametrize("num_actions", [3, 4, 6, 18])
-def test_shapes_are_those_of_the_published_files(num_actions):
-    shapes = NETWORKS["batch-a3c"].variable_shapes(num_actions)
-    assert list(shapes.items()) == [
-        (name, tuple(num_actions if n == "A" else n for n in shape)) for name, shape in PUBLISHED_SHAPES
-    ]
-    assert sum(math.prod(shape) for shape in shapes.values()) == 3_382_850 + 513 * num_actions
-
-
-AXIS = np.array([0.6, 0.8, 0.0], np.float32)
-STATISTICS = FrameStatistics(np.random.default_rng(0).uniform(0, 255, FRAME_SHAPE).astype(np.float32), 60.0, AXIS, 70.0)
-
-
-@pytest.mark.parametrize(
-    ("config", "scales", "constants"),
-    [
-        (ORIGINAL, {}, {}),
-        (SMALL, {"fc-pi": 1e-4, "fc-v": 1.0}, {"input/mean": STATISTICS.mean, "input/scale": 4 * 60}),
-        (SMALL_LN, {"fc-pi": 1e-4, "fc-v": 1.0}, {"input/mean": STATISTICS.mean, "input/scale": 4 * 60}),
-        (
-            NATURE,
-            {"fc-pi": 1e-4, "fc-v": 1.0},
-            {"input/mean": STATISTICS.mean, "input/scale": 4 * 70, "input/axis": AXIS},
-        ),
-    ],
-)
-def test_initial_weights(config, scales, constants):
-    def build():
-        model = Model(config, 4, STATISTICS)
-        with TowerContext("", is_training=False):
-            model.build_graph(*(tfv1.placeholder(spec.dtype, spec.shape) for spec in model.inputs()))
-        trainable = tfv1.trainable_variables()
-        others = [variable for variable in tfv1.global_variables() if variable not in trainable]
-        return [{variable.op.name: variable for variable in variables} for variables in (trainable, others)]
-
-    trainable, others = run(build)
-    shapes = {name: value.shape for name, value in (trainable | others).items()}
-    assert shapes == NETWORKS[config.network].variable_shapes(4)
-    for name, value in trainable.items():
-        layer, _, kind = name.partition("/")
-        if kind == "b":
-            assert not value.any()
-        elif kind == "alpha":
-            assert value == np.float32(0.001)
-        else:
-            fan_in = value.size // value.shape[-1]
-            scale = np.mean(value**2) * fan_in
-            assert scale / scales.get(layer, 2.0) == pytest.approx(1, abs=5 / math.sqrt(value.size))
-    assert others.keys() == constants.keys()
-    for name, value in constants.items():
-        np.testing.assert_array_equal(others[name], value)
-
-
-def test_small_ln_normalises_each_layer_of_each_state_before_its_relu():
-    r = np.random.default_rng(2)
-    states = r.integers(1, 256, (3, *STATE_SHAPE), np.uint8)
-    shapes = NETWORKS["small-ln"].variable_shapes(4)
-    weights = {name: r.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    weights |= {"input/mean": STATISTICS.mean, "input/scale": np.float32(4 * 60)}
-
-    with tf.Graph().as_default(), tfv1.Session() as session:
-        outputs = build_network(NETWORKS["small-ln"], tf.constant(states), 4)
-        session.run(tfv1.global_variables_initializer())
-        for variable in tfv1.global_variables():
-            variable.load(weights[variable.op.name], session)
-        logits, values = session.run(outputs)
-
-    def layer(x):
-        x = x - x.mean(axis=tuple(range(1, x.ndim)), keepdims=True)
-        return np.maximum(0, x / np.sqrt((x**2).mean(axis=tuple(range(1, x.ndim)), keepdims=True) + 1e-5))
-
-    def convolution(x, name, stride):
-        convolved = run(lambda: tf.nn.conv2d(x.astype(np.float32), weights[f"{name}/W"], stride, "VALID"))
-        return convolved + weights[f"{name}/b"]
-
-    pixels = (states - np.tile(STATISTICS.mean, 4)) / (4 * 60)
-    x = layer(convolution(layer(convolution(pixels, "conv0", 4)), "conv1", 2)).reshape(3, -1)
-    x = layer(x @ weights["fc0/W"] + weights["fc0/b"])
-    np.testing.assert_allclose(logits, x @ weights["fc-pi/W"] + weights["fc-pi/b"], rtol=1e-3, atol=1e-2)
-    np.testing.assert_allclose(values, (x @ weights["fc-v/W"] + weights["fc-v/b"])[:, 0], rtol=1e-3, atol=1e-2)
-
-
-def test_the_axes_of_a_network_are_those_of_its_layers():
-    assert NETWORKS["small-ln"].axes(4) == {
-        "conv0/W": (768, 16), "conv1/W": (256, 32), "fc0/W": (81, 32, 256), "fc-pi/W": (256, 4),
-    }  # fmt: skip
-    for network in NETWORKS.values():
-        shapes = network.variable_shapes(6)
-        assert all(math.prod(axes) == math.prod(shapes[name]) for name, axes in network.axes(6).items())
-
-
-@pytest.mark.parametrize(("name", "mixed"), [("small", False), ("nature", False), ("nature", True)])
-def test_the_first_convolution_sees_normalised_pixels(name, mixed):
-    network, r = NETWORKS[name], np.random.default_rng(1)
-    conv, colours = network.convs[0], 1 if network.one_colour else 3
-    states = r.integers(1, 256, (3, *STATE_SHAPE), np.uint8)
-    states[1, ..., :6] = 0  # two frames are from before its episode
-    weights = r.normal(size=(conv.kernel, conv.kernel, 4 * colours, conv.channels)).astype(np.float32)
-    mean, scale, seen = STATISTICS.mean, 4 * 60, states
-    if network.one_colour:
-        seen = mix_colours(states, AXIS / 1.4)
-        assert seen.shape[1:] == network.state_shape
-        mean, scale = mean @ AXIS[:, None] / 1.4, 4 * 70 / 1.4
-    frames = seen.reshape(3, 84, 84, 4, colours) - mean[:, :, None]
-    frames[1, ..., :2, :] = 0
-    pixels = frames.reshape(3, 84, 84, 4 * colours) / scale
-    states = seen if mixed else states
-    got, expected = run(
-        lambda: (
-            _first_convolution(tf.constant(states), tf.constant(weights), conv, network, STATISTICS),
-            tf.nn.conv2d(tf.constant(pixels, tf.float32), tf.constant(weights), conv.stride, conv.padding),
-        )
-    )
-    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
 def test_a_run_mixes_colours_as_the_graph_of_a_model_file_does():
@@ -328,16 +180,6 @@ def test_vtrace_over_whole_unrolls():
     assert got["entropy"] == pytest.approx(entropy, rel=1e-4)
     assert got["cost"] == pytest.approx(policy_loss - 0.01 * entropy + 0.25 * value_loss, rel=1e-4)
     assert got["policy_version"].tolist() == list(range(6))
-
-
-@pytest.mark.parametrize("colours", [1, 3])
-@pytest.mark.parametrize("pixel", [(42, 7), (41, 83), (0, 0), (83, 83)])
-def test_a_frame_is_there_if_any_pixel_is_not_black(pixel, colours):
-    there = np.array([[0, 0, 0, 1], [0, 0, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0], [1, 0, 0, 1]], bool)
-    states = np.zeros((5, 84, 84, 4 * colours), np.uint8)
-    for state, frame in np.argwhere(there):
-        states[state, *pixel, colours * frame + colours // 2] = 1
-    np.testing.assert_array_equal(run(lambda: present(tf.constant(states))), there)
 
 
 @pytest.mark.parametrize("shards", [2, 3, 4])  # 4: uneven ones
