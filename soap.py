@@ -17,13 +17,14 @@ _REFRESH = 40  # updates between two refinements of the bases
 
 
 class SoapOptimizer(tfv1.train.Optimizer):
-    """SOAP (Vyas et al. 2024, "SOAP: Improving and Stabilizing Shampoo using Adam", algorithm 3).
+    """SOAP (Vyas et al. 2024, "SOAP: Improving and Stabilizing Shampoo using Adam").
 
     For each axis of a weight tensor it keeps the covariance of the gradient along that axis, and the eigenvectors of
-    it. Adam's moments are kept in that basis; its step is turned back. Where a gradient is mostly noise, that is close
-    to a natural gradient: the covariances of the gradient are then those of the noise, the Fisher matrix. Differences
-    from the paper: the first 20 updates change no weight, so that the first basis is of more than one gradient; a
-    refinement turns the first moment along with the basis.
+    it. Adam's moments are kept in that basis; its step is turned back. Where a gradient is mostly noise, its
+    covariances are those of the noise, and the step is near a natural gradient's. Differences from the paper: the
+    first 20 updates change no weight, so that the first basis is of more than one gradient; a tensor may have more
+    axes than two; the first moment needs no correction of its bias by then, and is turned along with the basis instead
+    of at each update, which comes to the same.
 
     Tensors without axes are given Adam's step.
     """

@@ -66,12 +66,7 @@ def resolve(line: str = "", cores: int = 2, num_gpus: int = 0) -> Config:
 
 @pytest.mark.parametrize(
     ("line", "num_gpus", "network"),
-    [
-        ("", 0, "small"),
-        ("", 1, "batch-a3c"),
-        ("--network small", 1, "small"),
-        ("--network batch-a3c", 0, "batch-a3c"),
-    ],
+    [("", 0, "small"), ("", 1, "batch-a3c"), ("--network small", 1, "small"), ("--network batch-a3c", 0, "batch-a3c")],
 )
 def test_network(line, num_gpus, network):
     assert resolve(line, num_gpus=num_gpus).network == network
