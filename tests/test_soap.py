@@ -12,7 +12,7 @@ WARM_UP, REFRESH = 20, 40
 
 
 def literal_soap(weights, gradients, rates, axes):
-    """The paper's equations, with the differences that the optimizer names, on one tensor; the gradients' shape is ``axes``."""
+    """The equations, with the differences that the optimizer names, on one tensor; the gradients' shape is ``axes``."""
     weights = weights.astype(np.float64).reshape(axes)
     moment, square = np.zeros(axes), np.zeros(axes)
     covariances, bases = [np.zeros((d, d)) for d in axes], [np.eye(d) for d in axes]
