@@ -306,8 +306,21 @@ LEARNING_DEFAULTS = {
         "batch_size": 512,
         "queue_size": 1,
         "optimizer": "soap",
-        "learning_rate": Schedule(3e-3, ((6_000, 1e-3), (16_000, 5e-4), (36_000, 2e-4))),
-        "entropy_beta": Schedule(0.01, ((6_000, 0.005), (16_000, 0.002))),
+        # About 9 / updates.
+        "learning_rate": Schedule(
+            3e-3,
+            (
+                (4_500, 2e-3),
+                (7_000, 1.4e-3),
+                (9_500, 1e-3),
+                (13_000, 7e-4),
+                (18_000, 5e-4),
+                (26_000, 3.5e-4),
+                (36_000, 2.5e-4),
+                (52_000, 1.7e-4),
+            ),
+        ),
+        "entropy_beta": Schedule(0.01, ((9_000, 0.005), (20_000, 0.002))),
     },
     "nature": _FEW_CORES
     | {

@@ -154,7 +154,7 @@ def test_normalised_layers_and_soap_train_and_resume(tmp_path):
         "--eval-every", "0", "--output", str(output),
     )  # fmt: skip
     out = run("--resume", "--output", str(output), "--max-epoch", "2")
-    assert "SOAP 0.003,6000:0.001," in out
+    assert "SOAP 0.003,4500:0.002," in out
     checkpoint = tf.train.latest_checkpoint(str(output))
     assert tf.train.load_variable(checkpoint, "soap_updates") == 48
     basis = tf.train.load_variable(checkpoint, "fc0/W/soap_basis1")
@@ -208,7 +208,7 @@ FIRST_IN_FIRST_OUT = ["--num-envs", "8", "--simulator-proc", "2", "--local-time-
 
 def lags(script: str, output: Path, *flags: str) -> list[float]:
     """Mean policy lag of three epochs of a training."""
-    run("--steps-per-epoch", "16", "--max-epoch", "3", "--eval-every", "0", "--output", str(output), *flags,
+    run("--steps-per-epoch", "8", "--max-epoch", "3", "--eval-every", "0", "--output", str(output), *flags,
         script=script)  # fmt: skip
     lags = [record["policy_lag_mean"] for record in stats(output)]
     print(script, lags)
@@ -227,7 +227,7 @@ def test_a_learner_ten_times_slower_learns_from_data_as_fresh(flags, limit, tmp_
 
 def test_a_deep_queue_would_make_data_old(tmp_path):
     slow = lags("tests/slow_learner.py", tmp_path / "slow", *FIRST_IN_FIRST_OUT, "--queue-size", "66")
-    assert slow[2] > 15
+    assert slow[2] > 8
 
 
 def test_load_starts_a_new_run_from_the_files_weights_and_network(tmp_path):
