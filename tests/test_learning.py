@@ -1,4 +1,4 @@
-"""It learns: two minutes of training on a real game beat the untrained policy.
+"""It learns: ninety seconds of training on a real game beat the untrained policy.
 
 Both act by sampling from their policy. So early the most probable action is not yet a way to play: a greedy climber
 hangs on to one window and scores less than random actions; the same policy, sampled, climbs twice as high.
@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 GAME = "CrazyClimber-v0"
-TRAINING_S = 120
+TRAINING_S = 90
 EPISODES = 10
 PLAYER_ARGS = {"env_id": GAME, "max_episode_steps": 2000}
 
@@ -39,7 +39,7 @@ def test_permutation_p():
 
 
 def train(output: Path) -> None:
-    """Train for two minutes from the first update on."""
+    """Train for ninety seconds from the first update on."""
     training = start(
         "--env", GAME, "--steps-per-epoch", "100", "--eval-every", "0", "--output", str(output)
     )  # fmt: skip
@@ -52,7 +52,7 @@ def train(output: Path) -> None:
     assert training.wait_all_gone(3)
 
 
-def test_two_minutes_of_training_beat_the_untrained_policy(tmp_path):
+def test_ninety_seconds_of_training_beat_the_untrained_policy(tmp_path):
     train(tmp_path / "run")
     model = read_model(str(tmp_path / "run" / f"{GAME}.npz"))
     rng = np.random.default_rng(0)
