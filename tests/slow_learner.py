@@ -1,4 +1,4 @@
-"""The command line with a learner that takes ten times as long for each step. Run as a script by a test."""
+"""The command line with a learner that takes ten times as long for each step but the first. A test runs it."""
 
 import runpy
 import sys
@@ -18,7 +18,7 @@ run_step = SimpleTrainer.run_step
 def slow_step(trainer) -> None:
     start = time.perf_counter()
     run_step(trainer)
-    if trainer.loop.global_step >= 2:  # TensorFlow prepares itself in the first ones
+    if trainer.loop.global_step >= 2:  # in the first, TensorFlow prepares itself
         time.sleep(9 * (time.perf_counter() - start))
 
 
