@@ -81,7 +81,7 @@ def test_train():
     result, _ = run("train", "--rounds 1 --seconds 0.02 --epoch-updates 4 --num-envs 8 --simulator-proc 2")
     limit_us = result["step_us"] + result["forward_us"] + result["train_us"]
     assert result["limit_states_per_s"] == pytest.approx(1e6 * result["cores"] / limit_us, rel=1e-3)
-    assert result["ratio"] == pytest.approx(result["states_per_s"] / result["limit_states_per_s"], rel=1e-3)
+    assert result["ratio"] == pytest.approx(result["states_per_s"] / result["limit_states_per_s"], abs=1e-4)  # rounded
 
 
 def test_train_says_why_training_failed():
