@@ -2,8 +2,8 @@
 
 Threads, and what each owns:
 
-    master      the PULL socket, the unroll builders, the pool being filled, the episode scores; blocks when the queue
-                is full
+    master      the PULL socket, the unroll builders, the pool being filled, the episode scores, the critic over the
+                console's memory; blocks when the queue is full
     predictors  P per inference device; each its random generator, and a builder's newest step while it is theirs
     sender      the ROUTER socket
 
@@ -359,7 +359,8 @@ class ActorMaster(Callback):
         if unroll is not None and self._critic is not None:  # while the simulators play on
             self._critic.learn()
             self._critic.gae_lambda = self._config.critic_lambda.at(self.updates)
-            self._learned_by_critic = self._critic.state()
+            if handed_out:  # once in a pool: it is a copy, for the trainer's thread
+                self._learned_by_critic = self._critic.state()
 
     def _begin_life(self, block: StepBlock) -> np.ndarray:
         # A new builder: a predictor may still be at work on the one of the life that ended.

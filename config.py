@@ -130,9 +130,9 @@ class Config:
     gamma: float = _flag(0.99, "learning", "discount per step", low=0.0, high=1.0)
     gae_lambda: float | None = _flag(None, "learning", "lambda of the returns (GAE); 1 gives n-step returns",
                                      low=0.0, high=1.0)
-    critic: str | None = _flag(None, "learning", "whose values the advantages are measured by: the network's own, or "
-                               "those of a small network over the console's memory, which learns from a replay of the "
-                               "last unrolls; the policy sees the picture alone", choices=CRITICS)
+    critic: str = _flag("network", "learning", "whose values the advantages are measured by: the network's own, or "
+                        "those of a small network over the console's memory, which learns from a replay of the last "
+                        "unrolls; the policy sees the picture alone", choices=CRITICS)
     critic_lambda: Schedule = _flag(Schedule(0.5), "learning", "lambda of the advantages by --critic ram: "
                                     "VALUE[,UPDATE:VALUE...]")
     correction: str | None = _flag(None, "learning", "how data of an older policy is corrected: clipped-is weighs the "
@@ -288,7 +288,6 @@ class Config:
 
 # What the learner does by default: the original's settings, and what learns on a machine without a GPU.
 _FEW_CORES = {
-    "critic": "network",
     "batch_size": 256,
     "local_time_max": 64,
     "gae_lambda": 0.95,
@@ -306,7 +305,6 @@ _FEW_CORES = {
 }
 LEARNING_DEFAULTS = {
     "batch-a3c": {
-        "critic": "network",
         "batch_size": 128,
         "local_time_max": 5,
         "gae_lambda": 1.0,
