@@ -106,6 +106,17 @@ def test_the_networks_gradient_is_that_of_finite_differences(monkeypatch):
     assert network.updates == 1
 
 
+def test_its_inputs_are_the_bytes_that_change_those_before_their_bits_and_the_action():
+    judge, memories = make_critic(), np.full((2, 1, MEMORY_BYTES), 77, np.uint8)
+    memories[:, 0, 5], memories[:, 0, 128 + 5], memories[:, 0, -1] = (0, 0b10100001), (64, 0), (17, 2)
+    unroll = unroll_of(memories, np.zeros((1, 1), np.float32), np.zeros((1, 1), np.uint8))
+    judge.judge(unroll)
+    inputs = judge._inputs(judge._replay[0])
+    actions = np.eye(18)[[17, 2]]
+    np.testing.assert_allclose(inputs[:, :10], [[-2, -1] + 8 * [0], [161 / 64 - 2, -2, 1, 0, 1, 0, 0, 0, 0, 1]])
+    np.testing.assert_array_equal(inputs[:, 10:], actions)
+
+
 def test_it_learns_the_values_of_a_game(short):
     games, judge = Countdowns(), make_critic()
     for _ in range(200):
