@@ -2,8 +2,8 @@
 
 Threads, and what each owns:
 
-    master      the PULL socket, the unroll builders, the pool being filled, the episode scores, the critic over the
-                console's memory; blocks when the queue is full
+    master      the PULL socket, the unroll builders, the pool being filled, the episode scores; blocks when the queue
+                is full
     predictors  P per inference device; each its random generator, and a builder's newest step while it is theirs
     sender      the ROUTER socket
 
@@ -23,7 +23,6 @@ from typing import NamedTuple
 
 from batch_queue import BatchQueue
 from config import Config, RunError
-from critic import RamCritic
 from messages import RUNNING, StepBlock
 from model import make_mixer, make_policy
 from networks import NETWORKS
@@ -108,19 +107,13 @@ class ActorMaster(Callback):
         self._held: list[_Request] = []
         # What is resumed has had lives of simulators before: it draws other numbers.
         seeds = np.random.SeedSequence((config.seed, master.lives)).spawn(
-            1 + len(inference_devices) * config.predictor_thread_per_gpu + (config.critic == "ram")
+            1 + len(inference_devices) * config.predictor_thread_per_gpu
         )
         self._rngs = [np.random.default_rng(seed) for seed in seeds]
-        self._critic: RamCritic | None = None
-        if config.critic == "ram":
-            self._critic = RamCritic(config.gamma, config.gae_lambda, config.critic_lambda.initial, self._rngs.pop())
-            self._learned_by_critic = self._critic.state()
         if config.correction == "vtrace":
             items = WholeUnrolls(config.local_time_max, self._state_shape)
         else:
-            items = Transitions(
-                config.gamma, config.gae_lambda, config.normalize_advantages, self._state_shape, self._critic
-            )
+            items = Transitions(config.gamma, config.gae_lambda, config.normalize_advantages, self._state_shape)
         self._pool = BatchPool(items, config.batch_size, config.pool_states, config.sample_reuse, self._rngs.pop())
         self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[_Actions] = queue.SimpleQueue()
@@ -220,19 +213,10 @@ class ActorMaster(Callback):
             self._progress = [
                 tfv1.get_variable(name, [], tfv1.int64, tfv1.zeros_initializer(), trainable=False) for name in PROGRESS
             ]
-        if self._critic is not None:
-            with tfv1.variable_scope("critic"):
-                self._critic_variables = {
-                    name: tfv1.get_variable(name, initializer=array, trainable=False)
-                    for name, array in self._critic.state().items()
-                }
 
     def _before_train(self):
         self.steps, self.emulator_frames, _ = (int(value) for value in self.trainer.sess.run(self._progress))
         self.updates = self.global_step * self._updates_per_step
-        if self._critic is not None:
-            self._critic.restore(self.trainer.sess.run(self._critic_variables))
-            self._learned_by_critic = self._critic.state()
         self._mix_colours = make_mixer(self.trainer.sess, self._predictors[0].input_tensors[0])
         targets = [("master", self._run_master, ()), ("sender", self._run_sender, ())]
         rngs = iter(self._rngs)
@@ -297,10 +281,6 @@ class ActorMaster(Callback):
         values = (self.steps, self.emulator_frames, self._master.lives)
         for variable, value in zip(self._progress, values, strict=True):
             variable.load(value, self.trainer.sess)
-        if self._critic is not None:
-            learned = self._learned_by_critic
-            for name, variable in self._critic_variables.items():
-                variable.load(learned[name], self.trainer.sess)
 
     def _after_train(self):
         self._learning = False
@@ -346,21 +326,16 @@ class ActorMaster(Callback):
                 for batches in self._pool.add(unroll):
                     self._put(batches)
                     handed_out = True
-            states = builder.push(block.frames, block.rams)
+            states = builder.push(block.frames)
         request = _Request(block.index, block.life, self._builders[block.index], states)
         if unroll is None or not self._in_generations:
             self._requests.put(request)
-        else:
-            self._held.append(request)
-            if handed_out or len(self._held) == len(self._builders):
-                for held in self._held:
-                    self._requests.put(held)
-                self._held.clear()
-        if unroll is not None and self._critic is not None:  # while the simulators play on
-            self._critic.learn()
-            self._critic.gae_lambda = self._config.critic_lambda.at(self.updates)
-            if handed_out:  # once in a pool: it is a copy, for the trainer's thread
-                self._learned_by_critic = self._critic.state()
+            return
+        self._held.append(request)
+        if handed_out or len(self._held) == len(self._builders):
+            for held in self._held:
+                self._requests.put(held)
+            self._held.clear()
 
     def _begin_life(self, block: StepBlock) -> np.ndarray:
         # A new builder: a predictor may still be at work on the one of the life that ended.
@@ -368,7 +343,7 @@ class ActorMaster(Callback):
         self._builders[index] = UnrollBuilder(len(block.ends), self._config.local_time_max, self._state_shape)
         self._scores[index] = np.zeros(len(block.ends))
         self._held = [request for request in self._held if request.index != index]
-        return self._builders[index].start(block.frames, block.rams)
+        return self._builders[index].start(block.frames)
 
     def _count(self, block: StepBlock) -> None:
         scores = self._scores[block.index]

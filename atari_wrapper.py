@@ -30,7 +30,6 @@ FRAME_SHAPE = (*IMAGE_SIZE, 3)
 STATE_SHAPE = (*IMAGE_SIZE, 3 * FRAME_HISTORY)
 MAX_EPISODE_STEPS = 60_000
 _FIRE_STEPS = 2  # of a FIRE reset
-RAM_BYTES = 128  # the console's whole memory
 FRAMES_PER_S = 60  # of the console, NTSC
 
 gymnasium.register_envs(ale_py)
@@ -83,7 +82,6 @@ class Player(gymnasium.Wrapper):
 
     Attributes:
         frame: the newest frame, uint8 ``[84, 84, 3]``, which the next step overwrites; a caller may give another array.
-        ram: the console's memory as it is with that frame, uint8 ``[128]``; the same holds.
     """
 
     def __init__(self, env: gymnasium.Env, max_episode_steps: int):
@@ -99,7 +97,6 @@ class Player(gymnasium.Wrapper):
         self._frameskips = iter(())
         self._screen = _shared_screen(game.observation_space.shape)
         self.frame = np.empty(FRAME_SHAPE, np.uint8)
-        self.ram = np.empty(RAM_BYTES, np.uint8)
         self._max_steps, self._steps = max_episode_steps, 0
 
     def reset(self, *, seed=None, options=None):
@@ -129,7 +126,6 @@ class Player(gymnasium.Wrapper):
     def _observe(self):
         self._ale.getScreenRGB(self._screen)
         cv2.resize(self._screen, IMAGE_SIZE, dst=self.frame, interpolation=cv2.INTER_LINEAR)
-        self._ale.getRAM(self.ram)
         return self.frame, {"lives": self._ale.lives(), "frame_number": self._ale.getFrameNumber()}
 
     def _draw_frameskips(self) -> int:

@@ -17,7 +17,6 @@ TASKS = ("train", "play", "eval", "dump_video", "info", "plot", "doctor")
 MODEL_TASKS = ("play", "eval", "dump_video", "info")  # which need --load
 DEFAULT_ENV = "Pong-v0"
 NETWORKS = ("batch-a3c", "small", "small-ln", "nature")
-CRITICS = ("network", "ram")
 CORRECTIONS = ("clipped-is", "vtrace", "clipped-surrogate")
 OPTIMIZERS = ("adam", "soap")
 GRADIENT_CLIPS = ("per-tensor", "global-norm")
@@ -26,7 +25,6 @@ CONFIG_FILE = "config.json"
 
 # The libraries read these when they are first imported; every module of the suite imports this one before.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # tensorpack 0.11 needs Keras 2
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's products: each thread has a core's work of its own
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's own notes on the machine
 
 
@@ -58,20 +56,12 @@ class Schedule:
         changes = tuple((int(update), float(value)) for update, value in pairs)
         schedule = cls(float(head), changes)
         updates = [update for update, _ in changes]
+        values = [schedule.initial, *(value for _, value in changes)]
         if updates != sorted(set(updates)) or any(u <= 0 for u in updates):
             raise ValueError("updates must be positive and rising")
-        if not all(math.isfinite(v) and v >= 0 for v in schedule.values):
+        if not all(math.isfinite(v) and v >= 0 for v in values):
             raise ValueError("values must be finite and not negative")
         return schedule
-
-    @property
-    def values(self) -> tuple[float, ...]:
-        """All values, in the order of the updates."""
-        return (self.initial, *(value for _, value in self.changes))
-
-    def at(self, update: int) -> float:
-        """The value at an update."""
-        return self.values[sum(start <= update for start, _ in self.changes)]
 
     def __str__(self) -> str:
         return ",".join([f"{self.initial!r}", *(f"{update}:{value!r}" for update, value in self.changes)])
@@ -130,11 +120,6 @@ class Config:
     gamma: float = _flag(0.99, "learning", "discount per step", low=0.0, high=1.0)
     gae_lambda: float | None = _flag(None, "learning", "lambda of the returns (GAE); 1 gives n-step returns",
                                      low=0.0, high=1.0)
-    critic: str = _flag("network", "learning", "whose values the advantages are measured by: the network's own, or "
-                        "those of a small network over the console's memory, which learns from a replay of the last "
-                        "unrolls; the policy sees the picture alone", choices=CRITICS)
-    critic_lambda: Schedule = _flag(Schedule(0.5), "learning", "lambda of the advantages by --critic ram: "
-                                    "VALUE[,UPDATE:VALUE...]")
     correction: str | None = _flag(None, "learning", "how data of an older policy is corrected: clipped-is weighs the "
                                    "policy gradient with pi/mu clipped at 10, the original's; vtrace is IMPALA's, "
                                    "over whole unrolls with the learner's values; clipped-surrogate is the clipped "
@@ -222,10 +207,6 @@ class Config:
         if config.correction == "vtrace" and config.batch_size % config.local_time_max:
             raise UsageError(f"--correction vtrace learns from whole unrolls: {config._fitting_sizes()}")
         surrogate = config.correction == "clipped-surrogate"
-        if config.critic == "ram" and not surrogate:
-            raise UsageError("--critic ram needs --correction clipped-surrogate")
-        if max(config.critic_lambda.values) > 1:
-            raise UsageError(f"--critic-lambda {config.critic_lambda} is out of range: it must be from 0 to 1")
         if config.normalize_advantages is None:
             return dataclasses.replace(config, normalize_advantages=surrogate)
         if config.normalize_advantages and not surrogate:

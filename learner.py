@@ -254,12 +254,11 @@ def describe(config: Config, cores: int) -> str:
     """What a run is about to do, in words: what was chosen for this machine and what the learner's settings are."""
     few_cores = config.network != "batch-a3c"
     settings = " with settings for few cores (the original's: --network batch-a3c)" if few_cores else ""
-    critic = f", critic ram with lambda {config.critic_lambda}" if config.critic == "ram" else ""
     return (
         f"network {config.network}{settings}, {config.num_envs} games in {config.simulator_proc} simulators on {cores} "
         f"cores; unrolls of {config.local_time_max} steps, batches of {config.batch_size} states drawn from "
         f"{config.pool_states}, each used {config.sample_reuse}x; {config.correction}, gamma {config.gamma}, "
-        f"lambda {config.gae_lambda}{critic}; {_OPTIMIZERS[config.optimizer]} {config.learning_rate}, "
+        f"lambda {config.gae_lambda}; {_OPTIMIZERS[config.optimizer]} {config.learning_rate}, "
         f"epsilon {config.adam_epsilon}, "
         f"gradient clip {config.gradient_clip} {config.gradient_clip_norm}; entropy {config.entropy_beta}"
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from atari_wrapper import FRAME_SHAPE, RAM_BYTES
+from atari_wrapper import FRAME_SHAPE
 
 import msgpack
 import numpy as np
@@ -17,21 +17,16 @@ REST = -1  # the action that leaves a game as it is: an evaluation's game that h
 _VERSION = 1
 _FRAME_BYTES = int(np.prod(FRAME_SHAPE))
 _MAX_TRACEBACK = 1 << 16
-_LAST_WORDS_BYTES = 1 << 19
-_HEADER_BYTES_PER_GAME = 2 * RAM_BYTES
+_MAX_HEADER_BYTES = 1 << 19
 
 
 class MessageError(ValueError):
     """A message that no simulator of this run sends."""
 
 
-def _max_header_bytes(envs_per_simulator: tuple[int, ...]) -> int:
-    return max(_LAST_WORDS_BYTES, max(envs_per_simulator) * _HEADER_BYTES_PER_GAME)
-
-
 def max_part_bytes(envs_per_simulator: tuple[int, ...]) -> int:
     """Size of the largest part of a message that one of these simulators sends."""
-    return max(_max_header_bytes(envs_per_simulator), max(envs_per_simulator) * _FRAME_BYTES)
+    return max(_MAX_HEADER_BYTES, max(envs_per_simulator) * _FRAME_BYTES)
 
 
 class StepBlock(NamedTuple):
@@ -45,8 +40,6 @@ class StepBlock(NamedTuple):
         rewards: raw rewards, float32 ``[E]``.
         ends: uint8 ``[E]``: RUNNING, TERMINATED or TRUNCATED; after an end, the frame is the next
             episode's first.
-        rams: the consoles' memories as they are with the newest frames, uint8 ``[E, 128]``; zeros of what is no
-            console.
         frames: the newest frames, uint8 ``[E, 84, 84, 3]``.
     """
 
@@ -56,17 +49,13 @@ class StepBlock(NamedTuple):
     emulator_frames: int
     rewards: np.ndarray
     ends: np.ndarray
-    rams: np.ndarray
     frames: np.ndarray
 
 
 def encode_step(block: StepBlock) -> list:
     """Encode a step as the two parts of a message."""
     header = [_VERSION, block.index, block.life, block.sequence, block.emulator_frames]
-    return [
-        msgpack.packb([*header, *(array.tobytes() for array in (block.rewards, block.ends, block.rams))]),
-        block.frames,
-    ]
+    return [msgpack.packb([*header, block.rewards.tobytes(), block.ends.tobytes()]), block.frames]
 
 
 def encode_failure(index: int, life: int, text: str) -> list:
@@ -87,10 +76,10 @@ def decode(parts: list, envs_per_simulator: tuple[int, ...]) -> StepBlock | tupl
     Raises:
         MessageError: it is not such a message.
     """
-    if not parts or len(parts[0]) > _max_header_bytes(envs_per_simulator):
+    if not parts or len(parts[0]) > _MAX_HEADER_BYTES:
         raise MessageError("no header, or one too long")
     try:
-        header = msgpack.unpackb(parts[0], max_array_len=8, max_map_len=0, max_ext_len=0)
+        header = msgpack.unpackb(parts[0], max_array_len=7, max_map_len=0, max_ext_len=0)
     except (ValueError, msgpack.UnpackException) as error:
         raise MessageError(f"header is no msgpack: {type(error).__name__}") from None
     if not isinstance(header, list) or len(header) < 3 or header[0] != _VERSION:
@@ -104,23 +93,19 @@ def decode(parts: list, envs_per_simulator: tuple[int, ...]) -> StepBlock | tupl
         if len(header) != 4 or not isinstance(header[3], str) or len(header[3]) > _MAX_TRACEBACK:
             raise MessageError("last words are no text")
         return index, life, header[3]
-    if len(parts) != 2 or len(header) != 8:
+    if len(parts) != 2 or len(header) != 7:
         raise MessageError(f"{len(parts)} parts and {len(header)} header fields")
-    sequence, emulator_frames, *columns = header[3:]
+    sequence, emulator_frames, rewards, ends = header[3:]
     if not all(type(value) is int and 0 <= value < 2**63 for value in (sequence, emulator_frames)):
         raise MessageError("header has wrong types")
     envs = envs_per_simulator[index]
-    if not all(
-        isinstance(column, bytes) and len(column) == envs * size
-        for column, size in zip(columns, (4, 1, RAM_BYTES), strict=True)
-    ):
-        raise MessageError(f"rewards, ends or memories are not those of {envs} games")
+    if not (isinstance(rewards, bytes) and isinstance(ends, bytes) and len(rewards) == 4 * envs and len(ends) == envs):
+        raise MessageError(f"rewards or ends are not those of {envs} games")
     if len(parts[1]) != envs * _FRAME_BYTES:
         raise MessageError(f"{len(parts[1])} bytes of frames for {envs} games")
-    rewards, ends, rams = (
-        np.frombuffer(c, dtype) for c, dtype in zip(columns, (np.float32, np.uint8, np.uint8), strict=True)
-    )
+    rewards = np.frombuffer(rewards, np.float32)
+    ends = np.frombuffer(ends, np.uint8)
     if not np.isfinite(rewards).all() or ends.max() > TRUNCATED:
         raise MessageError("a reward or an end has no meaning")
     frames = np.frombuffer(parts[1], np.uint8).reshape(envs, *FRAME_SHAPE)
-    return StepBlock(index, life, sequence, emulator_frames, rewards, ends, rams.reshape(envs, RAM_BYTES), frames)
+    return StepBlock(index, life, sequence, emulator_frames, rewards, ends, frames)

@@ -14,7 +14,7 @@ import importlib
 import os
 import traceback
 
-from atari_wrapper import FRAME_SHAPE, RAM_BYTES
+from atari_wrapper import FRAME_SHAPE
 from messages import REST, RUNNING, TERMINATED, TRUNCATED, MessageError, StepBlock, encode_failure, encode_step
 
 import cv2
@@ -53,7 +53,7 @@ class GameBlock:
     """E games that are played in step, an episode after the other.
 
     Attributes:
-        emulator_frames, rewards, ends, rams, frames: of the last step, as in ``StepBlock``.
+        emulator_frames, rewards, ends, frames: of the last step, as in ``StepBlock``.
     """
 
     def __init__(self, players: list, seed: int):
@@ -61,13 +61,12 @@ class GameBlock:
         self._players = players
         envs = len(players)
         self.frames = np.empty((envs, *FRAME_SHAPE), np.uint8)
-        self.rams = np.zeros((envs, RAM_BYTES), np.uint8)
         self.rewards = np.zeros(envs, np.float32)
         self.ends = np.zeros(envs, np.uint8)
         self._emulated = [0] * envs
         self._slots = list(self.frames)
         for env, player in enumerate(players):
-            player.frame, player.ram = self._slots[env], self.rams[env]  # an Atari player then writes there
+            player.frame = self._slots[env]  # an Atari player then writes there
             frame, info = player.reset(seed=seed + env)
             self._keep(env, frame, info)
         self.emulator_frames = sum(self._emulated)
@@ -136,7 +135,6 @@ class SimulatorProcess:
                 games.emulator_frames,
                 games.rewards,
                 games.ends,
-                games.rams,
                 games.frames,
             )
             self._push.send_multipart(encode_step(block))

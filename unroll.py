@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from atari_wrapper import FRAME_HISTORY, RAM_BYTES, STATE_SHAPE, stack_frames
+from atari_wrapper import FRAME_HISTORY, STATE_SHAPE, stack_frames
 from messages import RUNNING, TERMINATED, TRUNCATED
 
 import numpy as np
 
-MEMORY_BYTES = 2 * RAM_BYTES + 1
 _ALIGNMENT_BYTES = 64  # TensorFlow takes arrays so aligned without a copy
 
 
@@ -32,8 +31,6 @@ class Unroll(NamedTuple):
         rewards: clipped rewards, float32 ``[T, E]``.
         ends: how the episode went on after the step, uint8 ``[T, E]``.
         bootstrap_values: value of the state after the last step, float32 ``[E]``.
-        memories: of each state what the policy does not see, uint8 ``[T + 1, E, 257]``: the console's memory, the one a
-            step before (at an episode's start the same), and the action between them (then 0).
     """
 
     states: np.ndarray
@@ -44,7 +41,6 @@ class Unroll(NamedTuple):
     rewards: np.ndarray
     ends: np.ndarray
     bootstrap_values: np.ndarray
-    memories: np.ndarray
 
 
 class Batch(NamedTuple):
@@ -54,7 +50,7 @@ class Batch(NamedTuple):
         states: uint8 ``[B, 84, 84, 4 C]`` of C colours.
         actions: int32 ``[B]``.
         returns: the value's target, float32 ``[B]``.
-        advantages: by GAE with the values predicted when acting, or a critic's, float32 ``[B]``; perhaps normalised.
+        advantages: return - value predicted when acting, float32 ``[B]``; perhaps normalised.
         mus: behaviour probability of the action, float32 ``[B]``.
         versions: learner updates when acting, int64 ``[B]``.
     """
@@ -85,19 +81,6 @@ class UnrollBatch(NamedTuple):
     ends: np.ndarray
     mus: np.ndarray
     versions: np.ndarray
-
-
-class Critic(Protocol):
-    """Who judges states for the advantages in the network's place.
-
-    Attributes:
-        gae_lambda: lambda of the advantages by its values.
-    """
-
-    gae_lambda: float
-
-    def judge(self, unroll: Unroll) -> np.ndarray | None:
-        """Values of the unroll's states, float32 ``[T + 1, E]``; None while it knows nothing yet."""
 
 
 MakeBatch = Callable[[], Batch | UnrollBatch]
@@ -165,11 +148,9 @@ class UnrollBuilder:
         self._versions = np.zeros(shape, np.int64)
         self._rewards = np.zeros(shape, np.float32)
         self._ends = np.zeros(shape, np.uint8)
-        self._memories = np.zeros((*shape, MEMORY_BYTES), np.uint8)
 
-    def start(self, frames: np.ndarray, rams: np.ndarray) -> np.ndarray:
-        """Forget everything and begin with first frames, uint8 ``[E, 84, 84, C]``, and the consoles' memories with
-        them, uint8 ``[E, 128]``. Returns the states.
+    def start(self, frames: np.ndarray) -> np.ndarray:
+        """Forget everything and begin with first frames, uint8 ``[E, 84, 84, C]``. Returns the states.
 
         Raises:
             ValueError: the frames have other colours than the states.
@@ -177,7 +158,6 @@ class UnrollBuilder:
         self._t = 0
         self._states[0] = 0
         self._states[0, ..., -self._colours :] = frames
-        self._remember(0, rams, rams, np.uint8(0))
         return self._states[0]
 
     def decide(self, actions: np.ndarray, mus: np.ndarray, values: np.ndarray, version: int) -> None:
@@ -202,28 +182,20 @@ class UnrollBuilder:
             return None
         arrays = (self._states, self._actions, self._mus, self._values, self._versions, self._rewards, self._ends)
         _, *columns = (array[:t] for array in arrays)
-        return Unroll(self._states, *columns, bootstrap_values=self._values[t], memories=self._memories)
+        return Unroll(self._states, *columns, bootstrap_values=self._values[t])
 
-    def push(self, frames: np.ndarray, rams: np.ndarray) -> np.ndarray:
-        """Open the next step; the arguments as for ``start``. Returns the states to act on."""
+    def push(self, frames: np.ndarray) -> np.ndarray:
+        """Open the next step with its newest frames, uint8 ``[E, 84, 84, C]``. Returns the states to act on."""
         if self._t == self._steps:
             for array in (
-                self._states, self._actions, self._mus, self._values, self._versions, self._rewards, self._ends,
-                self._memories,
+                self._states, self._actions, self._mus, self._values, self._versions, self._rewards, self._ends
             ):  # fmt: skip
                 array[0] = array[self._t]
             self._t = 0
         t = self._t
-        first = self._ends[t] != RUNNING
-        stack_frames(self._states[t], frames, first, out=self._states[t + 1])
-        before = np.where(first[:, None], rams, self._memories[t, :, :RAM_BYTES])
-        self._remember(t + 1, rams, before, np.where(first, 0, self._actions[t]))
+        stack_frames(self._states[t], frames, self._ends[t] != RUNNING, out=self._states[t + 1])
         self._t = t + 1
         return self._states[t + 1]
-
-    def _remember(self, t: int, rams: np.ndarray, before: np.ndarray, actions: np.ndarray) -> None:
-        memories = self._memories[t]
-        memories[:, :RAM_BYTES], memories[:, RAM_BYTES:-1], memories[:, -1] = rams, before, actions
 
 
 class Transitions:
@@ -237,30 +209,16 @@ class Transitions:
         gae_lambda: float,
         normalize_advantages: bool,
         state_shape: tuple[int, int, int] = STATE_SHAPE,
-        critic: Critic | None = None,
     ):
-        """
-        Args:
-            gamma, gae_lambda: of the returns.
-            normalize_advantages: whether a pool's get mean 0 and deviation 1.
-            state_shape: of the states.
-            critic: whose values take the place of the network's as soon as it has some.
-        """
-        self._state_shape, self._critic = state_shape, critic
+        self._state_shape = state_shape
         self._gamma, self._gae_lambda, self._normalize = gamma, gae_lambda, normalize_advantages
 
     def cut(self, unroll: Unroll) -> Batch:
         """All transitions of an unroll but truncated ones."""
-        values = self._critic.judge(unroll) if self._critic else None
-        advantage_lambda = self._gae_lambda if values is None else self._critic.gae_lambda
-        if values is None:
-            values = np.concatenate([unroll.values, unroll.bootstrap_values[None]])
-
-        def returns_with(gae_lambda: float) -> np.ndarray:
-            return lambda_returns(unroll.rewards, values[:-1], unroll.ends, values[-1], self._gamma, gae_lambda)
-
-        returns = returns_with(self._gae_lambda)
-        advantages = (returns if advantage_lambda == self._gae_lambda else returns_with(advantage_lambda)) - values[:-1]
+        returns = lambda_returns(
+            unroll.rewards, unroll.values, unroll.ends, unroll.bootstrap_values, self._gamma, self._gae_lambda
+        )
+        advantages = returns - unroll.values
         columns = Batch(unroll.states[:-1], unroll.actions, returns, advantages, unroll.mus, unroll.versions)
         flat = Batch(*(column.reshape(-1, *column.shape[2:]) for column in columns))
         keep = unroll.ends.reshape(-1) != TRUNCATED

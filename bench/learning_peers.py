@@ -14,6 +14,7 @@ import argparse
 import importlib.util
 import json
 import multiprocessing
+import os
 import sys
 import time
 from collections import deque
@@ -25,6 +26,7 @@ from bench import harness
 from bench.learning import EXPERIMENTS, RESULTS, draw, save
 from common import EVALUATION, evaluate
 from machine import usable_cores
+from nursery import die_with_parent
 
 import gymnasium
 import numpy as np
@@ -131,7 +133,8 @@ def main() -> None:
     experiment = EXPERIMENTS[args.experiment]
     results = {}
     for algorithm in args.algorithms:
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, spawn, initializer=die_with_parent, initargs=(os.getpid(),)) as pool:
             run = pool.submit(learn, algorithm, experiment.env, args.seed, args.minutes, args.episodes).result()
         record = json.loads(path.read_text()) if path.exists() else {"env": experiment.env, "settings": {}}
         name = f"Stable-Baselines3 {algorithm.upper()}"

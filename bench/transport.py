@@ -37,9 +37,7 @@ def part_seconds(envs: int, seconds: float) -> dict[str, float]:
 
     def simulate():
         games.step(actions)
-        return encode_step(
-            StepBlock(0, 1, 1, games.emulator_frames, games.rewards, games.ends, games.rams, games.frames)
-        )
+        return encode_step(StepBlock(0, 1, 1, games.emulator_frames, games.rewards, games.ends, games.frames))
 
     message = [simulate()[0], games.frames.tobytes()]
     step = decode(message, (envs,))

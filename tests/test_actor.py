@@ -7,9 +7,9 @@ import threading
 from types import SimpleNamespace
 
 from actor import ActorMaster, sample_actions
-from atari_wrapper import FRAME_SHAPE, RAM_BYTES
+from atari_wrapper import FRAME_SHAPE
 from batch_queue import BatchQueue
-from config import Config, Schedule
+from config import Config
 from learner import Devices
 from messages import StepBlock
 from stall import StallError
@@ -104,10 +104,7 @@ def make_actor(envs_per_simulator: tuple[int, ...], lives: int = 0, **options) -
 
 def step_block(index: int, life: int, sequence: int, envs: int = 1) -> StepBlock:
     frames = np.full((envs, *FRAME_SHAPE), 10 * life + sequence, np.uint8)
-    rams = np.full((envs, RAM_BYTES), 10 * life + sequence, np.uint8)
-    return StepBlock(
-        index, life, sequence, 3 * envs, np.zeros(envs, np.float32), np.zeros(envs, np.uint8), rams, frames
-    )
+    return StepBlock(index, life, sequence, 3 * envs, np.zeros(envs, np.float32), np.zeros(envs, np.uint8), frames)
 
 
 def decide(request, action: int) -> None:
@@ -179,29 +176,6 @@ def test_with_a_pool_simulators_wait_for_each_other(envs_per_simulator, pool_sta
             decide(request, action=0)
             released.append(request.index)
         assert released == expected, (index, sequence)
-
-
-def test_the_critic_learns_from_each_unroll_after_the_simulators_may_act():
-    actor = make_actor((1, 1), pool_states=4, batch_size=4, critic="ram", correction="clipped-surrogate",
-                       critic_lambda=Schedule.parse("0.75,10:0.25"))  # fmt: skip
-    learn, waiting = actor._critic.learn, []
-
-    def learn_late() -> None:
-        waiting.append(actor._requests.qsize())
-        learn()
-
-    actor._critic.learn = learn_late
-    for sequence in range(4):
-        for index in range(2):
-            actor._on_step(step_block(index, life=1, sequence=sequence))
-            if sequence < 3:
-                decide(actor._requests.get_nowait(), action=5)
-        assert actor._critic.gae_lambda == (0.75 if sequence < 3 else 0.25)
-        actor.updates = 10 * (sequence == 2)
-    state = actor._learned_by_critic
-    assert waiting == [1, 1, 1, 2]
-    assert (state["seen"], state["updates"]) == (4, 4)
-    assert actor._critic._replay[0].memories[1, 0, [0, 127, 128, 255, 256]].tolist() == [11, 11, 10, 10, 5]
 
 
 @pytest.mark.parametrize("queue_size", [1, 2])

@@ -143,9 +143,6 @@ class FakeFireGame(gymnasium.Env):
     def getScreenRGB(self, out):  # noqa: N802
         out[...] = len(self.calls)
 
-    def getRAM(self, out):  # noqa: N802
-        out[...] = len(self.calls)
-
     def lives(self):
         return 3
 
@@ -168,7 +165,6 @@ def test_fire_reset(ends, calls):
     frame, info = player.reset(seed=7)
     assert game.calls == calls
     assert (frame == len(calls)).all()  # the newest one
-    assert (player.ram == len(calls)).all()
     assert info == {"lives": 3, "frame_number": 2}
     assert player.step(3)[1:4] == (5.0, False, False)  # the reset's rewards and steps are in no step's
     assert player.step(2)[1:4] == (5.0, False, True)

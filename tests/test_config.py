@@ -79,7 +79,6 @@ ORIGINAL = {
     "sample_reuse": 1,
     "gamma": 0.99,
     "gae_lambda": 1.0,
-    "critic": "network",
     "correction": "clipped-is",
     "normalize_advantages": False,
     "learning_rate": Schedule.parse("1e-3,120000:3e-4,720000:1e-4"),
@@ -138,7 +137,6 @@ def test_what_is_given_is_kept(network):
     given_flags = (
         "--batch-size 128 --local-time-max 7 --gae-lambda 0.5 --correction clipped-surrogate --sample-reuse 3 "
         "--pool-states 384 --no-normalize-advantages --learning-rate 0.5 --entropy-beta 0 "
-        "--critic ram "
         "--value-weight 0.25 --optimizer soap --adam-epsilon 0.5 --gradient-clip global-norm --gradient-clip-norm 9 "
         "--steps-per-epoch 5 --eval-every 2 --eval-episode 3 "
         "--queue-size 7 --predictor-thread-per-gpu 2 --simulator-proc 5 --num-envs 11 --env Breakout-v0"
@@ -158,25 +156,6 @@ def test_what_is_given_is_kept(network):
 )  # fmt: skip
 def test_advantages_are_normalised_for_the_surrogate(line, normalized):
     assert resolve(line).normalize_advantages is normalized
-
-
-@pytest.mark.parametrize("line", ["--correction clipped-is", "--correction vtrace", "--network batch-a3c"])
-def test_the_critic_of_the_memory_needs_the_surrogate(line):
-    with pytest.raises(UsageError, match="--correction clipped-surrogate"):
-        resolve(f"--critic ram {line}")
-    assert resolve(line).critic == "network"
-    assert resolve(f"--critic ram {line} --correction clipped-surrogate").critic == "ram"
-
-
-@pytest.mark.parametrize("schedule", ["1.5", "0.9,100:1.01"])
-def test_a_lambda_of_the_critic_above_1_is_refused(schedule):
-    with pytest.raises(UsageError, match=r"--critic-lambda .* from 0 to 1"):
-        resolve(f"--critic-lambda {schedule}")
-
-
-def test_a_schedule_at_an_update():
-    schedule = Schedule.parse("0.9,100:0.5,200:0.25")
-    assert [schedule.at(update) for update in (0, 99, 100, 199, 200, 10**9)] == [0.9, 0.9, 0.5, 0.5, 0.25, 0.25]
 
 
 @pytest.mark.parametrize(

@@ -164,27 +164,6 @@ def test_normalised_layers_and_soap_train_and_resume(tmp_path):
         assert model["fc-pi/W"].std() > 1e-3  # drawn with 6e-4
 
 
-def test_a_critic_of_the_memory_trains_and_resumes(tmp_path):
-    output = tmp_path / "run"
-
-    def learned(name: str) -> np.ndarray:
-        return tf.train.load_variable(tf.train.latest_checkpoint(str(output)), f"critic/{name}")
-
-    out = run(*SHORT, "--critic", "ram", *EPOCH, "--max-epoch", "1", "--output", str(output))
-    assert "critic ram with lambda 0.5" in out
-    seen = learned("seen").item()
-    assert seen >= 256 * 7
-    assert learned("updates") == seen // 64  # unrolls of 16 steps of 4 games
-    run("--resume", "--output", str(output), "--max-epoch", "2")
-    assert learned("seen") >= seen + 256 * 7
-    assert learned("updates") == learned("seen") // 64
-    changing = np.bitwise_and(*learned("seen_bits")) > 0
-    assert 10 < changing.sum() < 60  # of Pong's 128 bytes
-    moved = np.abs(learned("W0/mean")[:1280]).reshape(128, -1).sum(axis=1)
-    np.testing.assert_array_equal(moved > 0, changing)
-    assert np.isfinite(stats(output)[1]["cost"])
-
-
 @pytest.mark.parametrize("gpus", ["0,1", "0,1,2,3", "0,1,2,3,4,5,6,7"])
 def test_several_gpus_build_several_towers_on_any_machine(gpus, tmp_path):
     training = len(gpus.split(",")) // 2

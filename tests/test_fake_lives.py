@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from atari_wrapper import RAM_BYTES
 from messages import RUNNING
 from unroll import BatchPool, Transitions, UnrollBuilder, WholeUnrolls
 
@@ -21,8 +20,7 @@ def play(items, lives=(3, 3), pool_states: int = 2 * STEPS * UNROLLS):
     pool = BatchPool(items, pool_states, pool_states, 1, rng)
     builder = UnrollBuilder(2, STEPS)
     games = [LifeTellingGame() for _ in range(2)]
-    firsts = [game.reset(seed=lives[0] * SEEDS_PER_LIFE + env)[0] for env, game in enumerate(games)]
-    builder.start(np.stack(firsts), rams := np.zeros((2, RAM_BYTES), np.uint8))
+    builder.start(np.stack([game.reset(seed=lives[0] * SEEDS_PER_LIFE + env)[0] for env, game in enumerate(games)]))
     for number in range(UNROLLS * STEPS + 40):
         actions = rng.integers(6, size=2)
         builder.decide(actions, np.full(2, 0.25), rng.normal(size=2), number)
@@ -36,7 +34,7 @@ def play(items, lives=(3, 3), pool_states: int = 2 * STEPS * UNROLLS):
         unroll = builder.record(np.array([step[1] for step in steps], np.float32), ends)
         for batches in pool.add(unroll) if unroll else ():
             return batches[0]()
-        builder.push(np.stack(frames), rams)
+        builder.push(np.stack(frames))
     raise AssertionError("no batch")
 
 

@@ -111,16 +111,7 @@ def test_the_full_form_sends_a_million_messages():
     assert faults.FAULTS["bad messages"].trials * sockets._MESSAGES >= 1_000_000
 
 
-STEP = StepBlock(
-    0,
-    2,
-    0,
-    3,
-    np.zeros(1, np.float32),
-    np.zeros(1, np.uint8),
-    np.zeros((1, 128), np.uint8),
-    np.zeros((1, 84, 84, 3), np.uint8),
-)
+STEP = StepBlock(0, 2, 0, 3, np.zeros(1, np.float32), np.zeros(1, np.uint8), np.zeros((1, 84, 84, 3), np.uint8))
 WELL_FORMED = {"_unknown_life", "_repeated_step", "_step_out_of_turn", "_earlier_life"}  # refused for what they say
 
 

@@ -176,7 +176,6 @@ def test_pong_is_the_same_through_simulators(start):
             expected = [twin.step(int(actions[index, t, env])) for env, twin in enumerate(twins[index])]
         frames, rewards, its_ends, emulated = zip(*expected, strict=True)
         np.testing.assert_array_equal(block.frames, np.stack(frames))
-        np.testing.assert_array_equal(block.rams, [twin.player.unwrapped.ale.getRAM() for twin in twins[index]])
         assert (block.rewards.tolist(), block.ends.tolist()) == (list(rewards), list(its_ends))
         assert block.emulator_frames == sum(emulated)
         earned, ends = earned + sum(map(abs, rewards)), ends.union(its_ends)
@@ -245,8 +244,7 @@ def stranger():
 
 def block_of(index: int, life: int, sequence: int) -> StepBlock:
     frames = np.zeros((1, 84, 84, 3), np.uint8)
-    rams = np.zeros((1, 128), np.uint8)
-    return StepBlock(index, life, sequence, 3, np.zeros(1, np.float32), np.zeros(1, np.uint8), rams, frames)
+    return StepBlock(index, life, sequence, 3, np.zeros(1, np.float32), np.zeros(1, np.uint8), frames)
 
 
 def test_what_is_no_step_of_a_present_life_is_dropped(start, stranger):

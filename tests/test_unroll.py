@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from atari_wrapper import FRAME_SHAPE, RAM_BYTES, STATE_SHAPE
+from atari_wrapper import FRAME_SHAPE, STATE_SHAPE
 from messages import RUNNING, TERMINATED, TRUNCATED
 from unroll import (
-    MEMORY_BYTES,
     Batch,
     BatchPool,
     Transitions,
@@ -144,13 +143,10 @@ class Tape:
         self.states: list[np.ndarray] = []  # of each decision, [E, 84, 84, 12]
         self.rewards: list[np.ndarray] = []  # raw, of each decision's step
         self.ends: list[np.ndarray] = []
-        self.rams: list[np.ndarray] = []  # of each decision
-        self.memories: list[np.ndarray] = []  # of each decision, [E, 257]
         self.history: list[list[np.ndarray]] = [[] for _ in range(envs)]
 
     def start(self) -> None:
-        self._act(self.builder.start(self._frames(first=[True] * self.envs), self._rams()))
-        self.memories.append(self._memory(first=np.full(self.envs, True)))
+        self._act(self.builder.start(self._frames(first=[True] * self.envs)))
 
     def step(self, ends, rewards=None) -> Unroll | None:
         """One message; returns copies of the unroll's arrays."""
@@ -160,20 +156,8 @@ class Tape:
         self.rewards.append(rewards)
         unroll = self.builder.record(rewards, ends)
         unroll = unroll and Unroll(*(array.copy() for array in unroll))
-        self._act(self.builder.push(self._frames(first=ends != RUNNING), self._rams()))
-        self.memories.append(self._memory(first=ends != RUNNING))
+        self._act(self.builder.push(self._frames(first=ends != RUNNING)))
         return unroll
-
-    def _rams(self) -> np.ndarray:
-        self.rams.append(self.rng.integers(0, 256, (self.envs, RAM_BYTES), np.uint8))
-        return self.rams[-1]
-
-    def _memory(self, first) -> np.ndarray:
-        rams = [
-            [now, now if first[env] else self.rams[-2][env], [0 if first[env] else 100 * (self.decisions - 2) + env]]
-            for env, now in enumerate(self.rams[-1])
-        ]
-        return np.array([np.concatenate(parts) for parts in rams]).astype(np.uint8)
 
     def _frames(self, first) -> np.ndarray:
         frames = self.rng.integers(1, 256, (self.envs, *self.frame_shape), np.uint8)
@@ -234,9 +218,6 @@ def test_unrolls_of_a_script(steps, script, expected):
         assert unroll.versions[:, 0].tolist() == [1000 + number for number in numbers]
         assert unroll.ends[:, 0].tolist() == [ends[number] for number in numbers]
         assert unroll.bootstrap_values == tape.decision(numbers[-1] + 1)[2]
-        np.testing.assert_array_equal(
-            unroll.memories, np.stack([tape.memories[number] for number in (*numbers, numbers[-1] + 1)])
-        )
 
 
 @pytest.mark.parametrize("colours", [1, 3])
@@ -259,9 +240,7 @@ def test_batches_have_the_states_that_were_acted_on(colours):
 
 def test_frames_of_other_colours_are_refused():
     with pytest.raises(ValueError, match="broadcast"):
-        UnrollBuilder(2, 3, (84, 84, 4)).start(
-            np.zeros((2, *FRAME_SHAPE), np.uint8), np.zeros((2, RAM_BYTES), np.uint8)
-        )
+        UnrollBuilder(2, 3, (84, 84, 4)).start(np.zeros((2, *FRAME_SHAPE), np.uint8))
 
 
 def test_rewards_are_clipped_and_belong_to_the_step_that_earned_them():
@@ -355,7 +334,6 @@ def numbered_unroll(first: int, steps: int, envs: int, ends=RUNNING) -> Unroll:
         rewards=numbers.astype(np.float32),
         ends=np.full((steps, envs), ends, np.uint8),
         bootstrap_values=np.zeros(envs, np.float32),
-        memories=np.zeros((steps + 1, envs, MEMORY_BYTES), np.uint8),
     )
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from atari_wrapper import RAM_BYTES
 from bench.command_line import stats
 from bench.faults.strangers import Known, Strangers
 from bench.faults.trial import Trials, expect_end, expect_learning, train, wait_for, without_traceback
@@ -121,16 +120,7 @@ def bad_messages_to_a_run(directory: Path, trials: int, rng: random.Random) -> T
     games = 4
     frames = np.zeros((games, 84, 84, 3), np.uint8)
     # The one that was killed had the life 1 or 2, and the other has the other: the first step of that is over.
-    step = StepBlock(
-        0,
-        1,
-        0,
-        3,
-        np.zeros(games, np.float32),
-        np.full(games, RUNNING, np.uint8),
-        np.zeros((games, RAM_BYTES), np.uint8),
-        frames,
-    )
+    step = StepBlock(0, 1, 0, 3, np.zeros(games, np.float32), np.full(games, RUNNING, np.uint8), frames)
     strangers = Strangers(str(sockets), Known(step, 2), rng)
     try:
         for _ in range(trials):

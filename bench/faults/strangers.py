@@ -60,7 +60,7 @@ def _wrong_type(rng: random.Random, known: Known) -> list[bytes]:
 
 def _wrong_shape(rng: random.Random, known: Known) -> list[bytes]:
     games = len(known.step.ends) + rng.randrange(1, 4)
-    name = rng.choice(("rewards", "ends", "rams", "frames"))
+    name = rng.choice(("rewards", "ends", "frames"))
     return known.parts(**{name: np.resize(getattr(known.step, name), (games, *getattr(known.step, name).shape[1:]))})
 
 
