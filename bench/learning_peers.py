@@ -19,7 +19,6 @@ import sys
 import time
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 
 from atari_wrapper import make_player
 from bench import harness
@@ -76,7 +75,13 @@ def learn(algorithm: str, env_id: str, seed: int, minutes: float, episodes: int)
 
     settings = _settings(algorithm, lambda: max(0.0, 1 - elapsed_minutes() / minutes))
     games = settings.pop("games")
-    env = VecFrameStack(SubprocVecEnv([partial(make_game, env_id)] * games, start_method="fork"), n_stack=4)
+    learner = os.getpid()
+
+    def game() -> gymnasium.Env:
+        die_with_parent(learner)
+        return make_game(env_id)
+
+    env = VecFrameStack(SubprocVecEnv([game] * games, start_method="fork"), n_stack=4)
     torch.set_num_threads(usable_cores())
     curve, scores, frames = [], deque(maxlen=_ONLINE_EPISODES), np.zeros(games, int)
 
