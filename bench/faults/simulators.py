@@ -124,7 +124,7 @@ def dying_at_each_start(directory: Path, trials: int, rng: random.Random) -> Tri
 
 def hanging(directory: Path, trials: int, rng: random.Random) -> Trials:
     """Stop simulators of one run; each is killed and replaced after its time."""
-    output, timeout_s = directory / "run", 2
+    output, timeout_s = directory / "run", 5
     run = train(output, "--simulator-timeout", str(timeout_s), *_FOR_EVER)
     run.read_until("Start Epoch 2")
     simulators = _Simulators(run, rng)
