@@ -16,8 +16,9 @@ train: .venv/installed
 	@exec $(BIN)/python train-atari.py $(FLAGS)
 
 test: .venv/installed-dev lint
+# Most of a fault's time is start-up, so two at a time.
 	$(BIN)/python -m pytest --ignore=tests/test_faults.py
-	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal tests/test_faults.py  # most of its time is start-up
+	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal tests/test_faults.py
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
