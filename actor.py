@@ -4,7 +4,8 @@ Threads, and what each owns:
 
     master      the PULL socket, the unroll builders, the pool being filled, the episode scores; blocks when the queue
                 is full
-    predictors  P per inference device; each its random generator, and a builder's newest step while it is theirs
+    predictors  P per inference device (see predictor.py); each its random generator, and a builder's newest step
+                while it is theirs
     sender      the ROUTER socket
 
 The master hands a block of states to the predictors, they hand its actions to the sender. Because the master blocks
@@ -19,17 +20,17 @@ import sys
 import threading
 import time
 from collections import deque
-from typing import NamedTuple
 
 from batch_queue import BatchQueue
 from config import Config, RunError
 from messages import RUNNING, StepBlock
 from model import make_mixer, make_policy
 from networks import NETWORKS
+from predictor import Actions, Predictor, Request
 from simulator_master import SimulatorMaster
 from stall import StallError
 from stopping import StopRequest
-from unroll import Batch, BatchPool, MakeBatch, Transitions, UnrollBatch, UnrollBuilder, WholeUnrolls, aligned_empty
+from unroll import Batch, BatchPool, MakeBatch, Transitions, UnrollBatch, UnrollBuilder, WholeUnrolls
 
 import numpy as np
 from tensorpack import Callback, DataFlow, tfv1
@@ -39,35 +40,6 @@ _POLL_S = 0.5
 _STOP_TIMEOUT_S = 12.0  # above what the sender may wait for a simulator to connect
 _ONLINE_EPISODES = 100
 PROGRESS = ("steps", "emulator_frames", "simulator_lives")  # kept in checkpoints, under progress/
-
-
-class _Request(NamedTuple):
-    index: int
-    life: int
-    builder: UnrollBuilder
-    states: np.ndarray
-
-
-class _Actions(NamedTuple):
-    index: int
-    life: int
-    actions: np.ndarray
-
-
-def sample_actions(policy: np.ndarray, uniform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Draw actions from a policy by inverting its cumulative distribution.
-
-    Args:
-        policy: probabilities, float32 ``[B, A]``.
-        uniform: random numbers in [0, 1), ``[B]``.
-
-    Returns:
-        Actions, int64 ``[B]``, and their probabilities, float32 ``[B]``.
-    """
-    cumulative = policy.cumsum(axis=1)
-    actions = (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(axis=1)
-    actions = np.minimum(actions, policy.shape[1] - 1)
-    return actions, np.take_along_axis(policy, actions[:, None], axis=1)[:, 0]
 
 
 class ActorMaster(Callback):
@@ -104,19 +76,30 @@ class ActorMaster(Callback):
         # With a pool, a simulator that has filled its unroll waits for the others: all of a pool is of one policy,
         # the newest, where free-running simulators would drift apart by whole pools.
         self._in_generations = config.pool_states > config.batch_size
-        self._held: list[_Request] = []
+        self._held: list[Request] = []
         # What is resumed has had lives of simulators before: it draws other numbers.
         seeds = np.random.SeedSequence((config.seed, master.lives)).spawn(
             1 + len(inference_devices) * config.predictor_thread_per_gpu
         )
-        self._rngs = [np.random.default_rng(seed) for seed in seeds]
+        *rngs, pool_rng = (np.random.default_rng(seed) for seed in seeds)
         if config.correction == "vtrace":
             items = WholeUnrolls(config.local_time_max, self._state_shape)
         else:
             items = Transitions(config.gamma, config.gae_lambda, config.normalize_advantages, self._state_shape)
-        self._pool = BatchPool(items, config.batch_size, config.pool_states, config.sample_reuse, self._rngs.pop())
-        self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[_Actions] = queue.SimpleQueue()
+        self._pool = BatchPool(items, config.batch_size, config.pool_states, config.sample_reuse, pool_rng)
+        self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[Actions] = queue.SimpleQueue()
+        self._predictors = [
+            Predictor(
+                rng,
+                self._requests,
+                self._answers,
+                master.envs_per_simulator,
+                config.predict_batch_size,
+                self._state_shape,
+            )
+            for rng in rngs
+        ]
         self._batches = BatchQueue(None if config.deterministic else config.queue_size)
         self._learning = False  # in the midst of an epoch's updates
         # The newest batches taken: with several towers it is not known which of them takes which.
@@ -133,7 +116,6 @@ class ActorMaster(Callback):
         self.episodes = 0
         self.simulator_wait_s = 0.0  # the master waits for steps
         self.queue_wait_s = 0.0  # the master waits for the learner
-        self.predictor_wait_s = [0.0] * len(self._rngs)
         self.learner_wait_s = 0.0
         self.dropped_transitions = 0  # older than --max-policy-lag
         self._lag_sum, self._lag_count, self._lag_max = 0, 0, 0
@@ -208,7 +190,7 @@ class ActorMaster(Callback):
 
     def _setup_graph(self):
         self._policy_versions = [tower.get_tensor("policy_version") for tower in self.trainer.towers.training()]
-        self._predictors = [self.trainer.get_predictor(["state"], ["policy", "value"], d) for d in self._devices]
+        self._towers = [self.trainer.get_predictor(["state"], ["policy", "value"], d) for d in self._devices]
         with tfv1.variable_scope("progress"):
             self._progress = [
                 tfv1.get_variable(name, [], tfv1.int64, tfv1.zeros_initializer(), trainable=False) for name in PROGRESS
@@ -217,14 +199,14 @@ class ActorMaster(Callback):
     def _before_train(self):
         self.steps, self.emulator_frames, _ = (int(value) for value in self.trainer.sess.run(self._progress))
         self.updates = self.global_step * self._updates_per_step
-        self._mix_colours = make_mixer(self.trainer.sess, self._predictors[0].input_tensors[0])
+        self._mix_colours = make_mixer(self.trainer.sess, self._towers[0].input_tensors[0])
         targets = [("master", self._run_master, ()), ("sender", self._run_sender, ())]
-        rngs = iter(self._rngs)
-        for predictor in self._predictors:
-            policy = make_policy(self.trainer.sess, predictor.input_tensors[0], predictor.output_tensors)
+        predictors = iter(self._predictors)
+        for tower in self._towers:
+            policy = make_policy(self.trainer.sess, tower.input_tensors[0], tower.output_tensors)
             for _ in range(self._config.predictor_thread_per_gpu):
-                slot = len(targets) - 2
-                targets.append((f"predictor-{slot}", self._run_predictor, (policy, next(rngs), slot)))
+                args = (policy, lambda: self.updates, self._stop)
+                targets.append((f"predictor-{len(targets) - 2}", next(predictors).run, args))
         for name, target, args in targets:
             thread = threading.Thread(target=self._guard, args=(target, *args), name=name, daemon=True)
             self._threads.append(thread)
@@ -249,6 +231,11 @@ class ActorMaster(Callback):
         # With an epoch's last update comes its end, which is not left out.
         if self._stop_request.signal and self.local_step + 1 < self.trainer.steps_per_epoch:
             raise StopTraining(f"{self._stop_request.signal.name} asked for it")
+
+    @property
+    def predictor_wait_s(self) -> list[float]:
+        """Seconds that each predictor waited for states to act on."""
+        return [predictor.wait_s for predictor in self._predictors]
 
     def _actor_waits(self) -> np.ndarray:
         return np.array([self.simulator_wait_s, *self.predictor_wait_s])
@@ -327,7 +314,7 @@ class ActorMaster(Callback):
                     self._put(batches)
                     handed_out = True
             states = builder.push(block.frames)
-        request = _Request(block.index, block.life, self._builders[block.index], states)
+        request = Request(block.index, block.life, self._builders[block.index], states)
         if unroll is None or not self._in_generations:
             self._requests.put(request)
             return
@@ -367,37 +354,6 @@ class ActorMaster(Callback):
                 print(self._stalled("learner"), file=sys.stderr, flush=True)
                 os._exit(1)
         self.queue_wait_s += time.perf_counter() - start
-
-    def _run_predictor(self, policy, rng: np.random.Generator, slot: int) -> None:
-        most = max(self._config.predict_batch_size, max(self._master.envs_per_simulator))
-        several = aligned_empty((most, *self._state_shape), np.uint8)
-        while not self._stop.is_set():
-            start = time.perf_counter()
-            requests = self._take_requests()
-            self.predictor_wait_s[slot] += time.perf_counter() - start
-            if not requests:
-                continue
-            version = self.updates
-            blocks = [request.states for request in requests]
-            states = blocks[0] if len(blocks) == 1 else np.concatenate(blocks, out=several[: sum(map(len, blocks))])
-            probabilities, values = policy(states)
-            actions, mus = sample_actions(probabilities, rng.random(len(values)))
-            at = 0
-            for request in requests:
-                part = slice(at, at + len(request.states))
-                request.builder.decide(actions[part], mus[part], values[part], version)
-                self._answers.put(_Actions(request.index, request.life, actions[part].astype(np.int8)))
-                at = part.stop
-
-    def _take_requests(self) -> list[_Request]:
-        requests, states, block = [], 0, max(self._master.envs_per_simulator)
-        try:
-            while not requests or states + block <= self._config.predict_batch_size:
-                requests.append(self._requests.get(block=not requests, timeout=_POLL_S))
-                states += len(requests[-1].states)
-        except queue.Empty:
-            pass
-        return requests
 
     def _run_sender(self) -> None:
         while not self._stop.is_set():

@@ -21,13 +21,13 @@ import sys
 import time
 from pathlib import Path
 
-from actor import sample_actions
 from bench import harness
 from bench.command_line import hear_signals
 from common import EVALUATION, evaluate
 from curves import STYLES, draw_band
 from machine import usable_cores
 from model_file import load_policy, read_model
+from predictor import sample_actions
 
 import numpy as np
 
@@ -224,6 +224,7 @@ def draw(record: dict, path: Path) -> None:
 
 def main() -> None:
     """Run an experiment, or go on with it, and report."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that the training ends with it
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", choices=sorted(EXPERIMENTS))
     parser.add_argument("--seeds", type=int, nargs="+")

@@ -1,4 +1,4 @@
-"""The actor's choice of actions, what it does with them, and the learner's choice of devices."""
+"""The actor, and the learner's choice of devices."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import signal
 import threading
 from types import SimpleNamespace
 
-from actor import ActorMaster, sample_actions
+from actor import ActorMaster
 from atari_wrapper import FRAME_SHAPE
 from batch_queue import BatchQueue
 from config import Config
@@ -20,73 +20,6 @@ import numpy as np
 import pytest
 from tensorpack.dataflow import DataFlowTerminated
 from tensorpack.train import StopTraining
-
-ALMOST_ONE = np.nextafter(1.0, 0.0)
-
-
-def policy_of(*rows) -> np.ndarray:
-    return np.array(rows, np.float32)
-
-
-@pytest.mark.parametrize(
-    ("row", "uniform", "action"),
-    [
-        ((0.25, 0.25, 0.5), 0.0, 0),
-        ((0.25, 0.25, 0.5), 0.2499, 0),
-        ((0.25, 0.25, 0.5), 0.25, 1),
-        ((0.25, 0.25, 0.5), 0.5, 2),
-        ((0.25, 0.25, 0.5), 0.999999, 2),
-        ((0.25, 0.25, 0.5), ALMOST_ONE, 2),
-        ((0, 1, 0), 0.0, 1),
-        ((0, 1, 0), 0.999999, 1),
-        ((0, 0, 1), 0.0, 2),
-        ((1, 0, 0), ALMOST_ONE, 0),
-        ((0.5, 0, 0.5), 0.5, 2),
-        ((0.2, 0.2, 0.2), 0.0, 0),  # sums to 0.6
-        ((0.2, 0.2, 0.2), 0.34, 1),
-        ((0.2, 0.2, 0.2), ALMOST_ONE, 2),
-        ((0.4, 0.4, 0.4), 0.9, 2),  # sums to 1.2
-        ((0.7, 0.7, 0), ALMOST_ONE, 1),
-        ((1,), ALMOST_ONE, 0),
-    ],
-)
-def test_sample_by_table(row, uniform, action):
-    actions, mus = sample_actions(policy_of(row), np.array([uniform]))
-    assert actions.tolist() == [action]
-    assert mus.tolist() == policy_of(row)[0, [action]].tolist()
-    assert mus.dtype == np.float32
-
-
-def test_rows_are_drawn_each_by_its_own_number():
-    policy = policy_of((0.9, 0.1), (0.1, 0.9), (0.5, 0.5), (1, 0))
-    actions, mus = sample_actions(policy, np.array([0.5, 0.05, 0.75, 0.999999]))
-    assert actions.tolist() == [0, 0, 1, 0]
-    np.testing.assert_array_equal(mus, policy_of((0.9, 0.1, 0.5, 1))[0])
-
-
-@pytest.mark.parametrize(
-    "row", [(0.1, 0.2, 0.3, 0.4), (0.97, 0.01, 0.01, 0.01), (0, 0.5, 0, 0.5), (0.25, 0.25, 0.25, 0.2499)]
-)
-def test_actions_follow_the_policy(row):
-    draws = 100_000
-    actions, _ = sample_actions(np.repeat(policy_of(row), draws, axis=0), np.random.default_rng(0).random(draws))
-    shares = np.bincount(actions, minlength=4) / draws
-    np.testing.assert_allclose(shares, np.array(row) / sum(row), atol=0.005)
-
-
-def test_an_action_of_probability_zero_is_never_drawn():
-    r = np.random.default_rng(0)
-    policy = r.dirichlet(np.full(6, 0.3), 20_000)
-    policy[r.random(policy.shape) < 0.4] = 0
-    policy[:, 3] += 1e-7
-    policy = (policy / policy.sum(axis=1, keepdims=True)).astype(np.float32)
-    for uniform in (r.random(len(policy)), np.zeros(len(policy)), np.full(len(policy), ALMOST_ONE)):
-        actions, mus = sample_actions(policy, uniform)
-        assert actions.min() >= 0
-        assert actions.max() < 6
-        assert mus.min() > 0
-        np.testing.assert_array_equal(mus, policy[np.arange(len(policy)), actions])
-
 
 # ActorMaster, without its threads
 
@@ -113,7 +46,8 @@ def decide(request, action: int) -> None:
 
 def test_a_resumed_run_draws_other_random_numbers_than_it_began_with():
     began, again, resumed, other = (
-        make_actor((1,), lives, seed=seed)._rngs[0].random() for lives, seed in [(0, 1), (0, 1), (2, 1), (0, 2)]
+        make_actor((1,), lives, seed=seed)._predictors[0]._rng.random()
+        for lives, seed in [(0, 1), (0, 1), (2, 1), (0, 2)]
     )
     assert began == again
     assert len({began, resumed, other}) == 3
@@ -133,18 +67,6 @@ def test_a_late_choice_for_a_life_that_ended_changes_nothing():
     assert batch.states[0, 0, 0].tolist() == 9 * [0] + 3 * [20]
     assert batch.actions.tolist() == [2]
     assert batch.versions.tolist() == [2]
-
-
-@pytest.mark.parametrize(
-    ("envs", "predict_batch_size", "taken"),
-    [((1, 1, 1), 2, 2), ((1, 1, 1), 16, 3), ((8, 8, 8), 16, 2), ((10, 10, 10), 16, 1), ((20, 20), 16, 1)],
-)
-def test_an_inference_batch_has_at_most_its_size_but_one_block(envs, predict_batch_size, taken):
-    actor = make_actor(envs, predict_batch_size=predict_batch_size)
-    for index, size in enumerate(envs):
-        actor._on_step(step_block(index, life=1, sequence=0, envs=size))
-    assert [request.index for request in actor._take_requests()] == list(range(taken))
-    assert actor._requests.qsize() == len(envs) - taken
 
 
 # Unrolls of one step. Script: (simulator, sequence), and the simulators that may act after it.
@@ -354,7 +276,8 @@ def test_what_is_stuck(simulator_wait_s, predictor_wait_s, stage):
     actor = make_actor((1,), predictor_thread_per_gpu=2)
     before = actor._actor_waits()
     actor.simulator_wait_s += simulator_wait_s
-    actor.predictor_wait_s = predictor_wait_s
+    for predictor, wait_s in zip(actor._predictors, predictor_wait_s, strict=True):
+        predictor.wait_s += wait_s
     assert actor._blocked_stage(before, 2.0) == stage
 
 
