@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 
+import bench.command_line as command_line
 import bench.learning as learning
 from bench.learning import Experiment
 from flags import parse_args
@@ -11,6 +13,7 @@ from flags import parse_args
 import cv2
 import numpy as np
 import pytest
+from processes import wait_until
 
 FLAGS = ("--num-envs", "8", "--simulator-proc", "2", "--local-time-max", "16", "--pool-states", "256",
          "--batch-size", "64", "--steps-per-epoch", "4", "--eval-every", "0")  # fmt: skip
@@ -64,6 +67,22 @@ def test_a_run_that_ends_early_says_where_to_look(directory):
     with pytest.raises(RuntimeError, match=r"output\.txt"):
         learning.train("Pong-v0", ("--batch-size", "0"), 0, 1.0, directory / "broken")
     assert "--batch-size 0 is out of range" in (directory / "broken" / "output.txt").read_text()
+
+
+def test_sigterm_ends_the_training_too(tmp_path):
+    waiting = tmp_path / "waiting.py"
+    waiting.write_text(f"import pathlib, time; pathlib.Path({str(tmp_path / 'waits')!r}).touch(); time.sleep(600)")
+    script = tmp_path / "experiment.py"
+    script.write_text(
+        f"import pathlib, sys; sys.path.insert(0, {str(command_line.ROOT)!r}); import bench.learning as learning\n"
+        f"learning._SCRIPT = pathlib.Path({str(waiting)!r}); learning.main()"
+    )
+    run = command_line.start("queue", script=str(script), cwd=tmp_path)
+    wait_until((tmp_path / "waits").exists, 60)
+    run.process.send_signal(signal.SIGTERM)
+    run.finish(60)
+    assert run.process.returncode == 128 + signal.SIGTERM
+    assert run.wait_all_gone(3)
 
 
 def curve_of(scores: list[float]) -> list[dict]:
