@@ -102,8 +102,8 @@ class Config:
     num_envs: int | None = _flag(None, "simulation", "games, spread evenly over the processes, at least one to each "
                                  "(default: 20 per usable core)", low=1, high=65536)
 
-    simulator_timeout: float = _flag(60.0, "simulation", "seconds that a simulator may take for a step, or to start: "
-                                     "then it is killed and replaced", low=0.1, high=1e9)
+    simulator_timeout: float = _flag(60.0, "simulation", "seconds that a simulator may take for a step, and three "
+                                     "times that to start: then it is killed and replaced", low=0.1, high=1e9)
 
     predict_batch_size: int = _flag(16, "prediction", "states in an inference batch, at most; made of whole blocks of "
                                     "one process's games, at least one", low=1, high=65536)

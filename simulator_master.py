@@ -27,6 +27,7 @@ import zmq
 
 _LOOK_EVERY_S = 0.1
 _FAILED_STARTS = 3
+_START_STEPS = 3  # steps' time that a start may take: it makes the games, beside all the others' starts
 _CONNECT_TIMEOUT_S = 10.0
 _ROUTER_MESSAGE_BYTES = 256  # enough for the handshake
 DIRECTORY_PREFIX = "train-atari-sockets-"
@@ -66,7 +67,8 @@ class SimulatorMaster:
             player_args: keyword arguments of ``player``, such as ``{"env_id": "Pong-v0"}``.
             player: ``module:function`` that makes one game.
             seed: no two games of a run, nor of its seeds, share a seed.
-            step_timeout_s: a simulator that takes longer for a step, or to start, is killed and replaced.
+            step_timeout_s: a simulator that takes longer for a step, or three times as long to start and make its
+                first one, is killed and replaced.
             lives_before: lives of simulators that the run has had before it was resumed.
         """
         self.envs_per_simulator = envs_per_simulator
@@ -187,12 +189,13 @@ class SimulatorMaster:
         self._looked_at = now
         for index, (life, sequence) in enumerate(zip(self._life, self._next_sequence, strict=True)):
             sent_life, sent = self._sent[index]
+            timeout_s = self._step_timeout_s * (1 if sequence else _START_STEPS)
             if sequence != (sent if sent_life == life else 0):
                 self._owing[index] = (life, -1, self._looked_s)  # it waits for actions
             elif self._owing[index][:2] != (life, sequence):
                 self._owing[index] = (life, sequence, self._looked_s)
-            elif self._looked_s - self._owing[index][2] > self._step_timeout_s:
-                _log.warning("simulator %d has made no step for %g s: killed", index, self._step_timeout_s)
+            elif self._looked_s - self._owing[index][2] > timeout_s:
+                _log.warning("simulator %d has made no step for %g s: killed", index, timeout_s)
                 self._nursery.kill(index)
                 self._owing[index] = (life, sequence, self._looked_s)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ COUNTING = "fake_games:make_fake_counting_game"
 RAISING = "fake_games:make_fake_raising_game"
 DYING = "fake_games:make_fake_dying_game"
 HANGING = "fake_games:make_fake_hanging_game"
+SLOW = "fake_games:make_fake_slow_game"
 
 
 class FakeFrame(NamedTuple):
@@ -131,3 +133,9 @@ def make_fake_dying_game():
 def make_fake_hanging_game():
     """Never come back."""
     threading.Event().wait()
+
+
+def make_fake_slow_game(start_s: float) -> FakeCountingGame:
+    """Make a fake game within ``start_s`` seconds."""
+    time.sleep(start_s)
+    return FakeCountingGame()

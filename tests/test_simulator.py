@@ -17,7 +17,7 @@ from simulator_master import SimulatorClosedError, SimulatorError, SimulatorMast
 import numpy as np
 import pytest
 import zmq
-from fake_games import COUNTING, DYING, HANGING, RAISING, FakeCountingGame, FakeFrame, read_fake_frame
+from fake_games import COUNTING, DYING, HANGING, RAISING, SLOW, FakeCountingGame, FakeFrame, read_fake_frame
 from processes import alive, descendants, wait_for_descendants, wait_until
 
 DEADLINE_S = 20.0
@@ -317,6 +317,11 @@ def test_one_that_hangs_at_each_start_is_given_up(start):
     with pytest.raises(SimulatorError, match="before its first step"):
         master.receive(DEADLINE_S)
     assert master.restarts == 2
+
+
+def test_a_start_may_take_longer_than_a_step(start):
+    master, _ = start((1,), SLOW, step_timeout_s=2.0, start_s=3.0)
+    assert (receive(master).sequence, master.restarts) == (0, 0)
 
 
 def test_one_that_waits_for_actions_does_not_hang(start):
