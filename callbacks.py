@@ -22,7 +22,7 @@ from checkpoint import STATS_FILE, disk_errors_told
 from common import EVALUATION, evaluate
 from config import Config, RunError, UsageError
 from model import make_mixer, make_policy
-from model_file import read_model, write_model
+from model_file import ModelFile, origin, read_model, write_model
 from networks import NETWORKS
 from score_report import Scores
 from stopping import StoppedError, StopRequest
@@ -111,11 +111,12 @@ class TrainingClock(Callback):
 class ModelExporter(Callback):
     """Writes ``<env>.npz`` at each save, the newest weights and what they are; ``<env>-best.npz`` at the best score."""
 
-    def __init__(self, path: Path, config: Config, protocol: Protocol, cores: int, actor: ActorMaster,
-                 evaluator: Evaluator, clock: TrainingClock, stop: StopRequest):  # fmt: skip
+    def __init__(self, path: Path, config: Config, protocol: Protocol, model_file: ModelFile | None, cores: int,
+                 actor: ActorMaster, evaluator: Evaluator, clock: TrainingClock, stop: StopRequest):  # fmt: skip
         self._path, self._best_path = path, path.with_name(f"{path.stem}-best.npz")
         self._config, self._protocol, self._cores = config, protocol, cores
         self._actor, self._evaluator, self._clock, self._stop = actor, evaluator, clock, stop
+        self._begun_from = _origin_told_by(path) if model_file is None else origin(model_file)
         self.best_score = _score_of(self._best_path)
 
     def _trigger_epoch(self):
@@ -139,6 +140,7 @@ class ModelExporter(Callback):
             "train_minutes": round(self._clock.minutes, 2),
             "cores": self._cores,
             "seed": self._config.seed,
+            "begun_from": self._begun_from,
             "online_score": self._actor.online_score,
             "evaluation": scores and {"mean": scores.mean, "stderr": scores.stderr, "episodes": len(scores.scores),
                                       "protocol": EVALUATION},
@@ -149,6 +151,12 @@ class ModelExporter(Callback):
             if scores and scores.mean > self.best_score:
                 write_model(self._best_path, variables, metadata)
                 self.best_score = scores.mean
+
+
+def _origin_told_by(path: Path) -> dict | None:
+    """Which weights the run that wrote this model began from; None if it began from new ones, or wrote none."""
+    with contextlib.suppress(UsageError):
+        return read_model(str(path)).metadata.get("begun_from")
 
 
 def _score_of(path: Path) -> float:

@@ -226,7 +226,7 @@ def train(
                 clock,
                 evaluator,
                 Checkpointer(output, config.max_to_keep, stop),
-                ModelExporter(model_path, config, protocol, cores, actor, evaluator, clock, stop),
+                ModelExporter(model_path, config, protocol, model_file, cores, actor, evaluator, clock, stop),
                 CurveDrawer(output, stop),
                 *([Watcher(listener, model_path, config.env, config.seed)] if listener is not None else []),
             ],

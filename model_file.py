@@ -21,6 +21,7 @@ import tensorflow as tf
 from tensorpack import tfv1
 
 METADATA_KEY = "metadata"
+_TRAINING = ("steps", "emulator_frames", "updates", "train_minutes", "cores", "seed")  # of a file's metadata
 
 
 class ModelFile(NamedTuple):
@@ -138,6 +139,12 @@ def environment_of(model: ModelFile, env: str | None) -> str:
     return trained_on or env
 
 
+def origin(model: ModelFile) -> dict:
+    """What a run that starts from this file's weights says of them: its name, how it was trained, and from what."""
+    known = {name: model.metadata[name] for name in (*_TRAINING, "begun_from") if name in model.metadata}
+    return {"file": Path(model.path).name} | known
+
+
 def describe(model: ModelFile) -> str:
     """What a model file says of itself, and what its weights tell, a line for each fact."""
     said = model.metadata
@@ -148,10 +155,8 @@ def describe(model: ModelFile) -> str:
         "protocol": protocol and str(Protocol(**{name: _untangled(value) for name, value in protocol.items()})),
         "network": f"{model.network}, {sum(value.size for value in model.variables.values()):,} numbers",
         "actions": f"{model.num_actions}" + (f" ({' '.join(protocol['actions'])})" if protocol else ""),
-        "trained for": "steps" in said and (
-            f"{said['steps']:,} steps ({said['emulator_frames']:,} frames), {said['updates']:,} updates, "
-            f"{said['train_minutes']:g} minutes on {said['cores']} cores, seed {said['seed']}"
-        ),
+        "trained for": _training(said),
+        **({"begun from": _begun_from(said["begun_from"])} if said.get("begun_from") else {}),
         "score in training": said.get("online_score") is not None and f"{said['online_score']:.2f}, the last episodes",
         "evaluated": evaluation and (
             f"{evaluation['mean']:.2f} +- {evaluation['stderr']:.2f}, {evaluation['episodes']} episodes, "
@@ -160,6 +165,20 @@ def describe(model: ModelFile) -> str:
         "written with": ", ".join(f"{name} {version}" for name, version in said.get("versions", {}).items()),
     }  # fmt: skip
     return "\n".join(f"{name + ':':18} {fact or 'the file does not say'}" for name, fact in facts.items())
+
+
+def _training(said: dict) -> str:
+    if "steps" not in said:
+        return ""
+    return (
+        f"{said['steps']:,} steps ({said['emulator_frames']:,} frames), {said['updates']:,} updates, "
+        f"{said['train_minutes']:g} minutes on {said['cores']} cores, seed {said['seed']}"
+    )
+
+
+def _begun_from(begun: dict) -> str:
+    before = f"; that from {_begun_from(begun['begun_from'])}" if begun.get("begun_from") else ""
+    return f"{begun['file']}, after {_training(begun) or 'it does not say what'}{before}"
 
 
 def _untangled(value):

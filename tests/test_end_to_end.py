@@ -239,9 +239,12 @@ def test_load_starts_a_new_run_from_the_files_weights_and_network(tmp_path):
         "--load", str(tmp_path / "published.npz"), "--learning-rate", "0", "--num-envs", "8", "--steps-per-epoch", "1",
         "--max-epoch", "1", "--eval-every", "0", "--output", str(tmp_path / "run"),
     )  # fmt: skip
+    run("--resume", "--output", str(tmp_path / "run"), "--max-epoch", "2")
     with np.load(tmp_path / "run" / "Pong-v0.npz", allow_pickle=False) as trained:
         for name, value in published.items():
             np.testing.assert_array_equal(trained[name], value)
+        metadata = json.loads(str(trained["metadata"]))
+    assert (metadata["begun_from"], metadata["updates"]) == ({"file": "published.npz"}, 2)
 
 
 ERRORS = {

@@ -12,7 +12,7 @@ from pathlib import Path
 import model_file
 from atari_wrapper import FRAME_SHAPE, IMAGE_SIZE, STATE_SHAPE, Protocol
 from config import UsageError
-from model_file import check_model, describe, environment_of, expand, load_policy, read_model, write_model
+from model_file import check_model, describe, environment_of, expand, load_policy, origin, read_model, write_model
 from networks import NETWORKS
 
 import numpy as np
@@ -358,6 +358,21 @@ def test_describe_tells_what_the_file_says(file):
              "7.5 minutes", "seed 3", "4.50", "5.25 +- 0.50, 20 episodes, greedy", "tensorflow 2.21.0")  # fmt: skip
     assert [fact for fact in facts if fact not in text] == []
     assert "does not say" not in text
+    assert "begun from" not in text
+
+
+def test_describe_tells_which_weights_a_training_began_from(file):
+    training = {"steps": 5_000, "emulator_frames": 15_000, "updates": 20, "train_minutes": 7.5, "cores": 2, "seed": 3}
+    begun = None
+    for name in ("published.npz", "first.npz", "second.npz"):
+        path = file.with_name(name)
+        write_model(path, small_variables(), {} if name == "published.npz" else training | {"begun_from": begun})
+        begun = origin(read_model(str(path)))
+    write_model(file, small_variables(), training | {"begun_from": begun})
+    how = "5,000 steps (15,000 frames), 20 updates, 7.5 minutes on 2 cores, seed 3"
+    lines = dict(line.split(": ", 1) for line in describe(read_model(str(file))).splitlines())
+    first, published = f"that from first.npz, after {how}", "that from published.npz, after it does not say what"
+    assert lines["begun from"].strip() == f"second.npz, after {how}; {first}; {published}"
 
 
 def test_describe_tells_what_a_published_file_does_not_say(file):
