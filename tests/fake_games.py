@@ -136,6 +136,6 @@ def make_fake_hanging_game():
 
 
 def make_fake_slow_game(start_s: float) -> FakeCountingGame:
-    """Make a fake game within ``start_s`` seconds."""
+    """Make a fake game, which takes ``start_s`` seconds."""
     time.sleep(start_s)
     return FakeCountingGame()
