@@ -1,7 +1,8 @@
 """Model files: reading, writing and checking them, and the policy that one holds.
 
 A file is an ``.npz`` of the network's variables under the original's names, with one more entry that says what they
-are: network, environment and protocol, steps, score, versions. The published files have the variables only.
+are: network, environment and protocol, steps, score, versions, and which weights its training began from. The
+published files have the variables only.
 """
 
 from __future__ import annotations
