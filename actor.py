@@ -27,6 +27,8 @@ from messages import RUNNING, StepBlock
 from model import make_mixer, make_policy
 from networks import NETWORKS
 from predictor import Actions, Predictor, Request
+from running_clock import running_s
+from seeds import Purpose, Seeds
 from simulator_master import SimulatorMaster
 from stall import StallError
 from stopping import StopRequest
@@ -39,7 +41,7 @@ from tensorpack.train import StopTraining
 _POLL_S = 0.5
 _STOP_TIMEOUT_S = 12.0  # above what the sender may wait for a simulator to connect
 _ONLINE_EPISODES = 100
-PROGRESS = ("steps", "emulator_frames", "simulator_lives")  # kept in checkpoints, under progress/
+PROGRESS = ("steps", "emulator_frames", "simulator_lives", "updates")  # kept in checkpoints, under progress/
 
 
 class ActorMaster(Callback):
@@ -78,10 +80,9 @@ class ActorMaster(Callback):
         self._in_generations = config.pool_states > config.batch_size
         self._held: list[Request] = []
         # What is resumed has had lives of simulators before: it draws other numbers.
-        seeds = np.random.SeedSequence((config.seed, master.lives)).spawn(
-            1 + len(inference_devices) * config.predictor_thread_per_gpu
-        )
-        *rngs, pool_rng = (np.random.default_rng(seed) for seed in seeds)
+        seeds = Seeds(config.seed, Purpose.TRAINING_ACTIONS, master.lives)
+        predictors = len(inference_devices) * config.predictor_thread_per_gpu
+        pool_rng, *rngs = (seeds.generator(part) for part in range(1 + predictors))
         if config.correction == "vtrace":
             items = WholeUnrolls(config.local_time_max, self._state_shape)
         else:
@@ -138,18 +139,18 @@ class ActorMaster(Callback):
             RuntimeError: a thread of the actor failed.
         """
         waits = self._actor_waits()
-        since = time.perf_counter()
+        since = running_s()
         while True:
             self.raise_failure()
             if self._stop.is_set() or self._stop_request.signal:
                 raise StopTraining("the run stops")
             start = time.perf_counter()
             make_batch = self._batches.get(_POLL_S)
-            now = time.perf_counter()
-            self.learner_wait_s += now - start
+            self.learner_wait_s += time.perf_counter() - start
             if make_batch is None:
-                if now - since > self._config.stall_timeout:
-                    self._failure = self._stalled(self._blocked_stage(waits, now - since))
+                waited_s = running_s() - since
+                if waited_s > self._config.stall_timeout:
+                    self._failure = self._stalled(self._blocked_stage(waits, waited_s))
                 continue
             batch = make_batch()
             if self._config.max_policy_lag is not None:
@@ -197,7 +198,7 @@ class ActorMaster(Callback):
             ]
 
     def _before_train(self):
-        self.steps, self.emulator_frames, _ = (int(value) for value in self.trainer.sess.run(self._progress))
+        self.steps, self.emulator_frames, *_ = (int(value) for value in self.trainer.sess.run(self._progress))
         self.updates = self.global_step * self._updates_per_step
         self._mix_colours = make_mixer(self.trainer.sess, self._towers[0].input_tensors[0])
         targets = [("master", self._run_master, ()), ("sender", self._run_sender, ())]
@@ -265,7 +266,7 @@ class ActorMaster(Callback):
         self._keep_progress()
 
     def _keep_progress(self) -> None:
-        values = (self.steps, self.emulator_frames, self._master.lives)
+        values = (self.steps, self.emulator_frames, self._master.lives, self.updates)
         for variable, value in zip(self._progress, values, strict=True):
             variable.load(value, self.trainer.sess)
 
@@ -344,10 +345,10 @@ class ActorMaster(Callback):
     def _put(self, batches: list[MakeBatch]) -> None:
         start = time.perf_counter()
         self._batches.put(batches)
-        learning_since = start
+        learning_since = running_s()
         while not (self._stop.is_set() or self._batches.wait_for_room(_POLL_S)):
             self._master.replace_dead()
-            now = time.perf_counter()
+            now = running_s()
             if not self._learning:  # it evaluates or saves
                 learning_since = now
             elif now - learning_since > self._config.stall_timeout:  # nobody else could tell

@@ -20,17 +20,20 @@ from actor import ActorMaster
 from atari_wrapper import Protocol
 from checkpoint import STATS_FILE, disk_errors_told
 from common import EVALUATION, evaluate
-from config import Config, RunError, UsageError
+from config import Config, RunError, Schedule, UsageError
+from files import whole_file
 from model import make_mixer, make_policy
 from model_file import ModelFile, origin, read_model, write_model
 from networks import NETWORKS
+from run_directory import RunDirectory
+from running_clock import running_s
 from score_report import Scores
+from seeds import Purpose, Seeds
 from stopping import StoppedError, StopRequest
 
 import numpy as np
-import psutil
 import tensorflow as tf
-from tensorpack import Callback, JSONWriter, tfv1
+from tensorpack import Callback, HyperParamSetter, JSONWriter, tfv1
 from tensorpack.callbacks import MonitorBase
 from tensorpack.utils import logger
 
@@ -62,15 +65,15 @@ class Evaluator(Callback):
         self.newest = None
         if self._every == 0 or self.epoch_num % self._every or self._stop.signal:
             return
-        seed = self._seed + 7919 * self.epoch_num
-        start = time.perf_counter()
+        seeds = Seeds(self._seed, Purpose.TRAINING_EVALUATION, self.epoch_num)
+        start = running_s()
         try:
-            scores = evaluate(self._policy, {"env_id": self._env_id}, self._episodes, self._processes, seed,
+            scores = evaluate(self._policy, {"env_id": self._env_id}, self._episodes, self._processes, seeds,
                               check_stop=self._stop.check)  # fmt: skip
         except StoppedError:
             return  # training hears it too
         finally:
-            self.seconds += time.perf_counter() - start
+            self.seconds += running_s() - start
         self.newest = scores
         logger.info(f"{self._episodes} episodes, {EVALUATION}: mean {scores.mean:.2f} +- {scores.stderr:.2f}, "
                     f"max {scores.max:g}")  # fmt: skip
@@ -80,7 +83,7 @@ class Evaluator(Callback):
 
 
 class TrainingClock(Callback):
-    """Publishes ``train_minutes``: from the command's start, of all its resumed parts; evaluations are left out."""
+    """Publishes ``train_minutes``: of all resumed parts from the command's start, without evaluations and pauses."""
 
     def __init__(self, evaluator: Evaluator):
         self._evaluator = evaluator
@@ -103,21 +106,35 @@ class TrainingClock(Callback):
         self._keep_time()
 
     def _keep_time(self) -> None:
-        seconds = time.time() - psutil.Process().create_time() - self._evaluator.seconds
-        self.minutes = self._before + seconds / 60
+        self.minutes = self._before + (running_s() - self._evaluator.seconds) / 60
         self._variable.load(self.minutes, self.trainer.sess)
+
+
+class RunBegins(Callback):
+    """Writes the run's configuration when its session stands and nothing was trained yet."""
+
+    def __init__(self, directory: RunDirectory):
+        self._directory = directory
+
+    def _before_train(self):
+        self._directory.begin()
 
 
 class ModelExporter(Callback):
     """Writes ``<env>.npz`` at each save, the newest weights and what they are; ``<env>-best.npz`` at the best score."""
 
-    def __init__(self, path: Path, config: Config, protocol: Protocol, model_file: ModelFile | None, cores: int,
-                 actor: ActorMaster, evaluator: Evaluator, clock: TrainingClock, stop: StopRequest):  # fmt: skip
-        self._path, self._best_path = path, path.with_name(f"{path.stem}-best.npz")
+    def __init__(self, directory: RunDirectory, config: Config, protocol: Protocol, model_file: ModelFile | None,
+                 cores: int, actor: ActorMaster, evaluator: Evaluator, clock: TrainingClock,
+                 stop: StopRequest):  # fmt: skip
+        self._path, self._best_path = directory.model, directory.best_model
         self._config, self._protocol, self._cores = config, protocol, cores
         self._actor, self._evaluator, self._clock, self._stop = actor, evaluator, clock, stop
-        self._begun_from = _origin_told_by(path) if model_file is None else origin(model_file)
+        self._begun_from = _origin_told_by(self._path) if model_file is None else origin(model_file)
         self.best_score = _score_of(self._best_path)
+
+    def _before_train(self):
+        if not self._path.exists():  # a run that is resumed from its first checkpoint still says what it began from
+            self._export()
 
     def _trigger_epoch(self):
         self._export()
@@ -209,6 +226,28 @@ class FiniteGuard(Callback):
         )
 
 
+class ScheduleSetter(HyperParamSetter):
+    """Sets a hyper-parameter to what its schedule says, at the start and at each change; until the next, others may.
+
+    tensorpack's own takes a value of 0 for none when a run is resumed.
+    """
+
+    def __init__(self, name: str, schedule: Schedule, updates_per_step: int):
+        super().__init__(name)
+        self._schedule, self._updates_per_step = schedule, updates_per_step
+        self._scheduled: float | None = None
+
+    def _get_value_to_set(self) -> float | None:
+        value = self._schedule.at(self.global_step * self._updates_per_step)
+        if value == self._scheduled:
+            return None
+        self._scheduled = value
+        return value
+
+    def _trigger_step(self):
+        self.trigger()
+
+
 class WholeEpochs(Callback):
     """Ends epochs at multiples of their length also where a run resumes in the midst of one."""
 
@@ -278,10 +317,8 @@ class StatsWriter(JSONWriter):
 
     def _write_stat(self):
         path = Path(self._fname)
-        unfinished = path.with_suffix(".tmp")
-        with disk_errors_told(str(path)):
-            unfinished.write_text(json.dumps(self._stats))
-            unfinished.replace(path)
+        with disk_errors_told(str(path)), whole_file(path) as file:
+            json.dump(self._stats, file)
 
 
 class EventWriter(MonitorBase):

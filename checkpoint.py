@@ -1,18 +1,21 @@
 """Checkpoints: written whole or not at all, kept to a number, and read back from the newest that is whole.
 
 TensorFlow writes a checkpoint under temporary names and its index last: without an index there is none. What a killed
-save, or one on a full disk, has left is removed by the next.
+save, or one on a full disk, has left is removed by the next; nothing else ever is.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from config import RunError, UsageError, first_line
+from files import free_name, whole_file
 from stopping import StopRequest
 
 import tensorflow as tf
@@ -21,6 +24,10 @@ from tensorpack.utils import logger
 
 STATS_FILE = "stats.json"
 _NAME = "model"
+# All names that TensorFlow's saver writes for a step.
+_FILE = re.compile(rf"{_NAME}-(\d+)\.(?:index|data-\d{{5}}-of-\d{{5}})(\.tempstate\d+)?")
+# What TensorFlow's readers take for a pattern, and tensorpack for the end of a checkpoint's name.
+_MISREAD = re.compile(r"[*?\[\]\\]|\.index|\.data-")
 
 
 @contextlib.contextmanager
@@ -45,7 +52,7 @@ def _reason(error: Exception) -> str:
 
 
 class Checkpointer(Callback):
-    """Saves all variables after each epoch, and when a signal stops the run. On the trainer's thread."""
+    """Saves all variables: at first, after each epoch, and when a signal stops the run. On the trainer's thread."""
 
     def __init__(self, directory: Path, max_to_keep: int, stop: StopRequest):
         self._directory, self._max_to_keep, self._stop = directory, max_to_keep, stop
@@ -55,6 +62,10 @@ class Checkpointer(Callback):
         self._saver = tfv1.train.Saver(tfv1.global_variables(), max_to_keep=None, save_relative_paths=True)
         finite = [tf.reduce_all(tf.math.is_finite(variable)) for variable in tfv1.trainable_variables()]
         self._weights_are_finite = tf.reduce_all(finite)
+
+    def _before_train(self):
+        if not saved_steps(self._directory):  # from now on the run can be resumed
+            self._save()
 
     def _trigger_epoch(self):
         self._save()
@@ -75,19 +86,39 @@ class Checkpointer(Callback):
 
 def saved_steps(directory: Path) -> list[int]:
     """The global steps of a directory's checkpoints, rising."""
-    found = (re.fullmatch(rf"{_NAME}-(\d+)\.index", path.name) for path in directory.glob(f"{_NAME}-*.index"))
-    return sorted(int(match[1]) for match in found if match)
+    return sorted(step for path, step in checkpoint_files(directory) if path.suffix == ".index")
+
+
+def checkpoint_files(directory: Path) -> Iterator[tuple[Path, int | None]]:
+    """The files of a directory's checkpoints, with their steps; None for what a save that was killed has left."""
+    for path in directory.glob(f"{_NAME}-*"):
+        match = _FILE.fullmatch(path.name)
+        if match and path.is_file():
+            yield path, int(match[1]) if match[2] is None else None
 
 
 def remove_old(directory: Path, max_to_keep: int) -> None:
     """Remove all but the newest checkpoints, and what saves that failed have left behind."""
-    keep = {f"{_NAME}-{step}" for step in saved_steps(directory)[-max_to_keep:]}
+    keep = saved_steps(directory)[-max_to_keep:]
     # The index goes first: a checkpoint is there as long as that is.
-    for path in sorted(directory.glob(f"{_NAME}-*"), key=lambda path: path.suffix != ".index"):
-        whole_name = re.fullmatch(r"(.+?)\.(index|data-\d+-of-\d+)", path.name)
-        if whole_name is None or whole_name[1] not in keep:
+    for path, step in sorted(checkpoint_files(directory), key=lambda found: found[0].suffix != ".index"):
+        if step not in keep:
             with disk_errors_told(f"the removal of {path.name}"):
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def plain_name(prefix: str) -> Iterator[str]:
+    """A checkpoint's name that its readers take as it is, while the block runs, whatever its directory's name."""
+    directory, name = os.path.split(os.path.abspath(prefix))
+    if not _MISREAD.search(directory):
+        yield prefix
+        return
+    descriptor = os.open(directory, os.O_PATH)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{name}"
+    finally:
+        os.close(descriptor)
 
 
 def newest_whole(directory: Path) -> str | None:
@@ -100,9 +131,10 @@ def newest_whole(directory: Path) -> str | None:
     for step in reversed(steps):
         prefix = str(directory / f"{_NAME}-{step}")
         try:
-            reader = tf.train.load_checkpoint(prefix)
-            for name in reader.get_variable_to_shape_map():
-                reader.get_tensor(name)  # its checksum is verified
+            with plain_name(prefix) as name:
+                reader = tf.train.load_checkpoint(name)
+                for variable in reader.get_variable_to_shape_map():
+                    reader.get_tensor(variable)  # its checksum is verified
             return prefix
         except Exception as error:  # TensorFlow's reader raises many kinds
             logger.warn(f"checkpoint {prefix} is not whole ({first_line(error)}): the one before is tried")
@@ -113,29 +145,36 @@ def newest_whole(directory: Path) -> str | None:
     return None
 
 
-def mend_stats(directory: Path, starting_epoch: int) -> None:
-    """Make ``stats.json`` end where a resumed run begins: what is of later epochs, or was cut, is put aside."""
+def mend_stats(directory: Path, step: int) -> None:
+    """Make ``stats.json`` end where a resumed run begins: what is of later steps, or was cut, is put aside."""
     path = directory / STATS_FILE
     if not path.exists():
         return
     records, whole = _read_records(path.read_text(errors="replace"))
-    before = [record for record in records if record.get("epoch_num", 0) < starting_epoch]
+    before = [record for record in records if _step_of(record) <= step]
     if whole and len(before) == len(records):
         return
-    aside = path.with_name(f"{STATS_FILE}.before-epoch-{starting_epoch}")
+    aside = free_name(path.with_name(f"stats-before-step-{step}.json"))
     if not whole:
         logger.warn(f"{path} is not whole: {len(records)} epochs of it can be read")
-    logger.warn(f"{path} goes on after epoch {starting_epoch - 1}; what it was is kept in {aside}")
-    shutil.copyfile(path, aside)
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(before))
-    unfinished.replace(path)
+    logger.warn(f"{path} goes on after step {step}; what it was is kept in {aside}")
+    with disk_errors_told(str(path)):
+        shutil.copyfile(path, aside)
+        with whole_file(path) as file:
+            json.dump(before, file)
+
+
+def _step_of(record: dict) -> float:
+    step = record.get("global_step")
+    return step if isinstance(step, (int, float)) else 0
 
 
 def _read_records(text: str) -> tuple[list[dict], bool]:
     """The records that can be read of a list in JSON, and whether that is all of it."""
     with contextlib.suppress(ValueError):
-        return json.loads(text), True
+        read = json.loads(text)
+        records = [record for record in read if isinstance(record, dict)] if isinstance(read, list) else []
+        return records, isinstance(read, list) and len(records) == len(read)
     decoder, records, at = json.JSONDecoder(), [], text.find("{")
     while at >= 0:
         try:

@@ -1,4 +1,4 @@
-"""Using a trained policy: evaluate it, watch it, record it.
+"""Using a trained policy: evaluate it, and watch it in a window.
 
 All act greedily with a 1% random action. Evaluation plays on the same simulators and transport as training; every game
 plays a number of episodes that is fixed beforehand, so that short episodes are not over-represented.
@@ -9,21 +9,19 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
-from atari_wrapper import FRAMES_PER_S, STATE_SHAPE, make_player, stack_frames
-from config import UsageError, file_name, spread
+from atari_wrapper import STATE_SHAPE, stack_frames
+from config import UsageError, spread
 from messages import REST, RUNNING
 from nursery import Nursery
-from overlay import Overlay
+from running_clock import running_s
 from score_report import Scores
+from seeds import Purpose, Seeds
 from simulator import ATARI_PLAYER
 from simulator_master import SimulatorClosedError, SimulatorMaster
 
-import imageio_ffmpeg
 import numpy as np
 
 RANDOM_ACTION_PROBABILITY = 0.01
@@ -74,7 +72,7 @@ def evaluate(
     player_args: dict,
     episodes: int,
     processes: int,
-    seed: int,
+    seeds: Seeds,
     player: str = ATARI_PLAYER,
     max_games: int | None = None,
     on_episode: Callable[[float], None] = lambda score: None,
@@ -87,7 +85,7 @@ def evaluate(
         player_args: keyword arguments of ``player``, such as ``{"env_id": "Pong-v0"}``.
         episodes: how many, at least 1.
         processes: simulator processes, at most.
-        seed: of the games and the random actions.
+        seeds: of the games and the random actions.
         player: ``module:function`` that makes one game.
         max_games: games that play at the same time, at most; by default 8 for each process.
         on_episode: told the score of each episode when it ends.
@@ -101,14 +99,14 @@ def evaluate(
     sizes = spread(games, min(processes, games))
     quotas = iter(spread(episodes, games))
     blocks = [_Block(tuple(next(quotas) for _ in range(envs))) for envs in sizes]
-    rng = np.random.default_rng(seed)
-    master = SimulatorMaster(Nursery(), sizes, player_args, player, seed)
-    newest = time.monotonic()
+    rngs = [seeds.generator(simulator) for simulator in range(len(sizes))]  # theirs: steps arrive in any order
+    master = SimulatorMaster(Nursery(), sizes, player_args, player, seeds)
+    newest = running_s()
     try:
         while any(block.left.any() for block in blocks):
             check_stop()
             step = master.receive(_POLL_S)
-            now = time.monotonic()
+            now = running_s()
             if step is None:
                 if now - newest > _STEP_TIMEOUT_S:
                     raise RuntimeError(f"no simulator made a step for {_STEP_TIMEOUT_S:g} s")
@@ -119,7 +117,7 @@ def evaluate(
             for env in np.flatnonzero(step.ends != RUNNING):
                 on_episode(block.finished[env][-1])
             if block.left.any():
-                actions = greedy_actions(policy(states)[0], rng)
+                actions = greedy_actions(policy(states)[0], rngs[step.index])
                 master.send(step.index, step.life, np.where(block.left > 0, actions, REST).astype(np.int8))
     finally:
         master.close()
@@ -189,66 +187,8 @@ def play(
             {"env_id": env_id, "render_mode": "human"},
             episodes,
             processes=1,
-            seed=seed,
+            seeds=Seeds(seed, Purpose.PLAY),
             max_games=1,
             on_episode=lambda score: report(f"episode {next(done)}/{episodes}: score {score:.10g}"),
             check_stop=check_stop,
         )
-
-
-def record(
-    policy: Policy,
-    env_id: str,
-    episodes: int,
-    directory: Path,
-    seed: int,
-    overlay: bool = False,
-    report: Callable[[str], None] = print,
-    check_stop: Callable[[], None] = lambda: None,
-) -> list[Path]:
-    """Write one H.264 video for each episode, at the game's own size and speed.
-
-    The video has the emulator's 60 frames a second; the frame of a step is shown for as long as the step took.
-    With ``overlay`` the frames are larger, and have the policy and the value beside them.
-    ``check_stop`` is called between steps; when it raises, the video of the episode at hand is given up.
-
-    Returns:
-        The files, named with environment, episode and score.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    paths = []
-    for episode in range(episodes):
-        player = make_player(env_id, render_mode="rgb_array")
-        height, width = player.unwrapped.observation_space.shape[:2]
-        drawing = Overlay((height, width), player.unwrapped.get_action_meanings()) if overlay else None
-        stem = f"{file_name(env_id)}-episode-{episode + 1:03d}"
-        unfinished = directory / f".{stem}.unfinished.mp4"
-        video = imageio_ffmpeg.write_frames(
-            str(unfinished),
-            drawing.size if drawing else (width, height),
-            fps=FRAMES_PER_S,
-            codec="libx264",
-            macro_block_size=2,
-            output_params=["-crf", "18", "-preset", "veryfast", "-movflags", "+faststart"],
-        )
-        video.send(None)
-        score = 0.0
-        try:
-            for step in play_episode(player, policy, rng, seed * 1_000_000 + episode):
-                check_stop()
-                score += step.reward
-                frame = np.ascontiguousarray(player.render())
-                if drawing:
-                    frame = drawing.draw(frame, step, score)
-                for _ in range(step.emulator_frames):
-                    video.send(frame)
-            video.close()
-            paths.append(directory / f"{stem}-score-{score:.10g}.mp4")
-            unfinished.replace(paths[-1])
-        finally:
-            video.close()
-            player.close()
-            unfinished.unlink(missing_ok=True)
-        report(f"episode {episode + 1}/{episodes}: score {score:.10g}, {paths[-1]}")
-    return paths

@@ -63,6 +63,10 @@ class Schedule:
             raise ValueError("values must be finite and not negative")
         return schedule
 
+    def at(self, update: int) -> float:
+        """The value in force when so many updates were made."""
+        return [self.initial, *(value for change, value in self.changes if change <= update)][-1]
+
     def __str__(self) -> str:
         return ",".join([f"{self.initial!r}", *(f"{update}:{value!r}" for update, value in self.changes)])
 
@@ -75,7 +79,8 @@ def _flag(default, group: str, text: str, **options):
 class Config:
     """Every flag of the command line, under its name in snake case. ``None`` stands for "not given".
 
-    The texts beside the fields are what ``--help`` prints; they state the units.
+    The texts beside the fields are what ``--help`` prints; they state the units. What is marked ``of_the_run`` makes a
+    run's saved state what it is: ``--resume`` keeps it. All else may change: speed, schedules, losses, evaluation.
     """
 
     # fmt: off
@@ -83,7 +88,7 @@ class Config:
                       "record it; info, to read what it is; plot, to draw runs; doctor, to check this machine",
                       choices=TASKS)
     env: str | None = _flag(None, "task", "Atari environment id: Pong-v0, ALE/Pong-v5, BreakoutNoFrameskip-v4 ... "
-                            f"(default: what the --load file was trained on, else {DEFAULT_ENV})")
+                            f"(default: what the --load file was trained on, else {DEFAULT_ENV})", of_the_run=True)
     gpu: str | None = _flag(None, "task", "GPUs, a list such as 0 or 0,1; of n > 1 the last ceil(n/2) infer, the rest "
                             "train (default: GPU 0 if there is one)")
     load: tuple[str, ...] = _flag((), "task", "weights: an .npz, or a TensorFlow checkpoint; eval and info take "
@@ -95,7 +100,8 @@ class Config:
                               "agent play", low=1, high=65535)
     overlay: bool = _flag(False, "task", "dump_video: draw the policy and the value beside the frames")
     resume: bool = _flag(False, "task", "continue the training run in the output directory")
-    seed: int = _flag(0, "task", "seed of the weights, the games and the actions", low=0, high=2**31 - 1)
+    seed: int = _flag(0, "task", "seed of the weights, the games and the actions", low=0, high=2**31 - 1,
+                      of_the_run=True)
 
     simulator_proc: int | None = _flag(None, "simulation", "simulator processes (default: 2 per usable core)",
                                        low=1, high=4096)
@@ -114,7 +120,7 @@ class Config:
                          "small-ln is small with normalised layers; nature has twice its channels and sees one "
                          "colour axis; auto takes batch-a3c with a GPU and small without, for training, and what "
                          "the file holds for the other tasks",
-                         choices=("auto", *NETWORKS))
+                         choices=("auto", *NETWORKS), of_the_run=True)
     batch_size: int | None = _flag(None, "learning", "states in a learner update", low=1, high=65536)
     local_time_max: int | None = _flag(None, "learning", "steps in an unroll", low=1, high=4096)
     gamma: float = _flag(0.99, "learning", "discount per step", low=0.0, high=1.0)
@@ -137,7 +143,7 @@ class Config:
     entropy_beta: Schedule | None = _flag(None, "learning", "weight of the entropy: VALUE[,UPDATE:VALUE...]")
     value_weight: float | None = _flag(None, "learning", "weight of half the squared value error", low=0.0, high=100.0)
     optimizer: str | None = _flag(None, "learning", "adam, or soap: Adam in the eigenbases of the gradient's "
-                                  "covariances", choices=OPTIMIZERS)
+                                  "covariances", choices=OPTIMIZERS, of_the_run=True)
     adam_epsilon: float | None = _flag(None, "learning", "epsilon of Adam, also within SOAP", low=1e-12, high=1.0)
     gradient_clip: str | None = _flag(None, "learning", "per-tensor clips each tensor's norm to NORM times its number "
                                       "of elements, the original's; global-norm clips the norm of all to NORM",
@@ -260,11 +266,11 @@ class Config:
             values.pop(name, None)
         return dataclasses.replace(self, **values)
 
-    def save(self, path: Path) -> None:
-        """Write the configuration as JSON."""
+    def as_json(self) -> str:
+        """The configuration as ``config.json`` has it."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         record = {name: str(value) if isinstance(value, Schedule) else value for name, value in values.items()}
-        path.write_text(json.dumps(record, indent=2) + "\n")
+        return json.dumps(record, indent=2) + "\n"
 
 
 # What the learner does by default: the original's settings, and what learns on a machine without a GPU.

@@ -88,6 +88,7 @@ def parse_args(argv: list[str] | None = None) -> Config:
     config = Config(**given)
     if config.resume:
         saved = config.saved()
+        given = _keep_what_the_run_is(given, saved, config.directory)
         if config.num_envs is not None:
             saved = dataclasses.replace(saved, simulator_proc=None)
         config = dataclasses.replace(saved, **given)
@@ -97,6 +98,21 @@ def parse_args(argv: list[str] | None = None) -> Config:
             raise UsageError(f"--gpu {config.gpu!r} is no list of GPU numbers: type for example --gpu 0 or --gpu 0,1")
     _check_task(config)
     return config
+
+
+def _keep_what_the_run_is(given: dict, saved: Config, directory: str) -> dict:
+    """Leave out what a resumed run has anyway. Raises UsageError for what would make its saved state another's."""
+    if given.get("network") == "auto":
+        given = {name: value for name, value in given.items() if name != "network"}
+    for f in dataclasses.fields(Config):
+        was = getattr(saved, f.name)
+        if f.metadata.get("of_the_run") and was is not None and given.get(f.name, was) != was:
+            flag = f"--{f.name.replace('_', '-')}"
+            raise UsageError(
+                f"{flag} {given[f.name]}: the run in {directory} was begun with {flag} {was}, which --resume keeps; "
+                f"leave it out, or start a new run with another --output"
+            )
+    return given
 
 
 def _check_task(config: Config) -> None:

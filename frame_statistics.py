@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from atari_wrapper import FRAME_SHAPE, make_player
+from seeds import Purpose, Seeds
 
 import numpy as np
 
@@ -28,10 +29,11 @@ class FrameStatistics(NamedTuple):
 
 
 def frame_statistics(env_id: str, seed: int) -> FrameStatistics:
-    """Measure a game under random actions drawn from ``seed``. Raises UsageError as ``make_player`` does."""
+    """Measure a game under random actions, of a run's seed. Raises UsageError as ``make_player`` does."""
     player = make_player(env_id)
-    rng = np.random.default_rng(seed)
-    frame, _ = player.reset(seed=seed)
+    seeds = Seeds(seed, Purpose.FRAME_STATISTICS)
+    rng = seeds.generator()
+    frame, _ = player.reset(seed=seeds.of_life(0))
     total, products = np.zeros(FRAME_SHAPE), np.zeros((3, 3))
     for _ in range(_STEPS):
         pixels = frame.astype(np.float64)

@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import math
 import os
-from pathlib import Path
+import socket
 
 from actor import PROGRESS, ActorMaster
 from atari_wrapper import Protocol
@@ -21,17 +21,22 @@ from callbacks import (
     EventWriter,
     FiniteGuard,
     ModelExporter,
+    RunBegins,
+    ScheduleSetter,
     StatsWriter,
     TrainingClock,
     WholeEpochs,
 )
-from checkpoint import Checkpointer, mend_stats, newest_whole, saved_steps
-from config import CONFIG_FILE, Config, Schedule, UsageError, file_name
+from checkpoint import Checkpointer, mend_stats
+from config import CONFIG_FILE, Config, RunError, UsageError, first_line
 from frame_statistics import frame_statistics
 from model import Model, session_config
 from model_file import ModelFile
 from networks import NETWORKS
 from nursery import Nursery
+from run_directory import RunDirectory
+from seeds import Purpose, Seeds
+from simulator import ATARI_PLAYER
 from simulator_master import SimulatorMaster
 from status import StatusLine
 from stopping import StopRequest
@@ -44,7 +49,6 @@ from tensorpack import (
     FeedInput,
     HumanHyperParamSetter,
     QueueInput,
-    ScheduledHyperParamSetter,
     SimpleTrainer,
     tfv1,
 )
@@ -109,36 +113,6 @@ def _session_creator(cores: int) -> NewSessionCreator:
     return creator
 
 
-def _schedule_setter(name: str, schedule: Schedule, updates_per_step: int) -> ScheduledHyperParamSetter:
-    changes = [(0, schedule.initial), *((update // updates_per_step, value) for update, value in schedule.changes)]
-    return ScheduledHyperParamSetter(name, changes, step_based=True)
-
-
-def prepare_output(config: Config) -> str | None:
-    """Make the output directory ready and find what to resume from.
-
-    Returns:
-        The newest whole checkpoint when resuming, else None.
-
-    Raises:
-        UsageError: the directory holds another run, or none to resume, or cannot be written.
-    """
-    output = Path(config.directory)
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"{output} is a file: name a directory with --output")
-    holds_run = (output / CONFIG_FILE).exists() or bool(saved_steps(output))
-    if config.resume and not holds_run:
-        raise UsageError(f"{output} holds no run to resume: leave --resume out to start one")
-    if holds_run and not config.resume:
-        raise UsageError(f"{output} holds another run: continue it with --resume, or name a new --output")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        config.save(output / CONFIG_FILE)
-    except OSError as error:
-        raise UsageError(f"the output directory {output} cannot be written: {error.strerror}") from None
-    return newest_whole(output)
-
-
 def train(
     config: Config, protocol: Protocol, model_file: ModelFile | None, cores: int, num_gpus: int, stop: StopRequest
 ) -> None:
@@ -157,27 +131,48 @@ def train(
         UsageError: the output directory or the page's port cannot be used.
     """
     listener = listen(config.watch) if config.watch is not None else None
-    checkpoint = prepare_output(config)
-    output = Path(config.directory)
+    directory = RunDirectory(config)
+    with directory.claimed():
+        try:
+            _train(directory, listener, config, protocol, model_file, cores, num_gpus, stop)
+        except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+            raise RunError(
+                f"there is not enough memory ({first_line(error)}): lower --pool-states, --batch-size or --num-envs"
+            ) from None
+
+
+def _train(
+    directory: RunDirectory,
+    listener: socket.socket | None,
+    config: Config,
+    protocol: Protocol,
+    model_file: ModelFile | None,
+    cores: int,
+    num_gpus: int,
+    stop: StopRequest,
+) -> None:
+    output, checkpoint = directory.path, directory.checkpoint
+    devices = Devices.split(max(num_gpus, len(config.gpu_ids)))
+    updates_per_step = len(devices.train)
+    starting_epoch, lives = 1, 0
+    if checkpoint is not None:
+        step, lives = _check_checkpoint(checkpoint, config, len(protocol.actions), updates_per_step)
+        starting_epoch = step // config.steps_per_epoch + 1
     logger.set_logger_dir(str(output), action="k")
     logger.info(describe(config, cores))
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is no reason to print tracebacks
     tfv1.set_random_seed(config.seed)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
-    starting_epoch, lives = 1, 0
     if checkpoint is not None:
-        starting_epoch = int(tf.train.load_variable(checkpoint, "global_step")) // config.steps_per_epoch + 1
-        lives = _load_progress(checkpoint)["simulator_lives"]
-        mend_stats(output, starting_epoch)
-    devices = Devices.split(max(num_gpus, len(config.gpu_ids)))
-    updates_per_step = len(devices.train)
+        mend_stats(output, step)
     nursery = Nursery()
     master = SimulatorMaster(
         nursery,
         config.envs_per_simulator,
         {"env_id": config.env},
-        seed=config.seed,
+        ATARI_PLAYER,
+        Seeds(config.seed, Purpose.TRAINING_GAMES),
         step_timeout_s=config.simulator_timeout,
         lives_before=lives,
     )
@@ -207,7 +202,6 @@ def train(
             stop,
         )
         clock = TrainingClock(evaluator)
-        model_path = output / f"{file_name(config.env)}.npz"
         session_init = JustCurrentSession()
         if checkpoint is not None:
             session_init = SaverRestore(checkpoint)
@@ -215,20 +209,21 @@ def train(
             session_init = DictRestore(model_file.variables)
         trainer.train_with_defaults(
             callbacks=[
+                RunBegins(directory),
                 actor,
                 StatusLine(actor, config.max_epoch, cores, num_gpus > 0),
                 WholeEpochs(config.steps_per_epoch),
                 FiniteGuard(output, actor, [spec.name for spec in model.inputs()]),
-                _schedule_setter("learning_rate", config.learning_rate, updates_per_step),
-                _schedule_setter("entropy_beta", config.entropy_beta, updates_per_step),
+                ScheduleSetter("learning_rate", config.learning_rate, updates_per_step),
+                ScheduleSetter("entropy_beta", config.entropy_beta, updates_per_step),
                 HumanHyperParamSetter("learning_rate", HYPER_PARAM_FILE),
                 HumanHyperParamSetter("entropy_beta", HYPER_PARAM_FILE),
                 clock,
                 evaluator,
                 Checkpointer(output, config.max_to_keep, stop),
-                ModelExporter(model_path, config, protocol, model_file, cores, actor, evaluator, clock, stop),
+                ModelExporter(directory, config, protocol, model_file, cores, actor, evaluator, clock, stop),
                 CurveDrawer(output, stop),
-                *([Watcher(listener, model_path, config.env, config.seed)] if listener is not None else []),
+                *([Watcher(listener, directory.model, config.env, config.seed)] if listener is not None else []),
             ],
             extra_callbacks=[MovingAverageSummary(), MergeAllSummaries(), RunUpdateOps()],
             monitors=[EventWriter(output), StatsWriter(), ScalarPrinter(whitelist=_PRINTED)],
@@ -241,13 +236,32 @@ def train(
         actor.raise_failure()
     finally:
         actor.close()
+        directory.trained = bool(actor.updates or stop.signal)
 
 
-def _load_progress(checkpoint: str) -> dict[str, int]:
-    """What a checkpoint knows of ``PROGRESS``; 0 where it is from before that was kept."""
+def _check_checkpoint(checkpoint: str, config: Config, num_actions: int, updates_per_step: int) -> tuple[int, int]:
+    """Where a run goes on: the trainer's step, and how many lives its simulators have had.
+
+    Raises:
+        UsageError: the checkpoint is of another network, or of another number of training devices.
+    """
     reader = tf.train.load_checkpoint(checkpoint)
-    names = {name: f"progress/{name}" for name in PROGRESS}
-    return {name: int(reader.get_tensor(key)) if reader.has_tensor(key) else 0 for name, key in names.items()}
+    shapes = reader.get_variable_to_shape_map()
+    for name, shape in NETWORKS[config.network].variable_shapes(num_actions).items():
+        if name not in shapes or tuple(shapes[name]) != shape:
+            raise UsageError(
+                f"the run in {config.directory} is not of network {config.network} on {config.env}: its {name} is "
+                f"{shapes.get(name, 'missing')} and not {list(shape)}; has its {CONFIG_FILE} been changed?"
+            )
+    keys = {name: f"progress/{name}" for name in PROGRESS}  # some are missing in checkpoints of earlier versions
+    progress = {name: int(reader.get_tensor(key)) if reader.has_tensor(key) else 0 for name, key in keys.items()}
+    step = int(reader.get_tensor("global_step"))
+    if progress["updates"] not in (0, step * updates_per_step):
+        raise UsageError(
+            f"the run in {config.directory} makes {progress['updates'] // step} updates in a step, with as many "
+            f"training GPUs, and not {updates_per_step}: name as many with --gpu as it had"
+        )
+    return step, progress["simulator_lives"]
 
 
 def describe(config: Config, cores: int) -> str:

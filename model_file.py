@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from atari_wrapper import STATE_SHAPE, Protocol
 from config import UsageError, first_line
+from files import whole_file
 from model import make_policy, session_config
 from networks import NETWORKS, build_network
 
@@ -45,12 +46,8 @@ class ModelFile(NamedTuple):
 
 def write_model(path: Path, variables: dict[str, np.ndarray], metadata: dict) -> None:
     """Write an ``.npz`` of the variables and one entry of metadata, JSON as text; a whole file or none."""
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as file:
+    with whole_file(path, "wb") as file:
         np.savez(file, **variables, **{METADATA_KEY: np.array(json.dumps(metadata))})
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def read_model(path: str) -> ModelFile:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from atari_wrapper import Protocol
+from config import RunError
+from files import free_name, whole_file
 
 import numpy as np
 
@@ -55,12 +57,14 @@ class Evaluation(NamedTuple):
         protocol: of the environment it played.
         policy: how its actions were chosen, in words.
         scores: of its episodes.
+        asked: how many episodes there were to be; if fewer have ended, the evaluation was stopped.
     """
 
     model: str
     protocol: Protocol
     policy: str
     scores: Scores
+    asked: int
 
     def record(self) -> dict:
         """All there is to publish, as plain JSON."""
@@ -69,6 +73,7 @@ class Evaluation(NamedTuple):
             "env": self.protocol.env,
             "model": self.model,
             "episodes": len(scores.scores),
+            "asked": self.asked,
             "mean": scores.mean,
             "stderr": scores.stderr if math.isfinite(scores.stderr) else None,
             "median": scores.median,
@@ -88,7 +93,8 @@ def published_score(env_id: str) -> float | None:
     return json.loads(_SCORES_FILE.read_text())["scores"].get(env_id.removesuffix("-v0"))
 
 
-_COLUMNS = ("game", "mean", "stderr", "median", "min", "max", "published", "ratio", "episodes", "model", "protocol")
+_COLUMNS = ("game", "mean", "stderr", "median", "min", "max", "published", "ratio", "episodes", "asked", "model",
+            "protocol")  # fmt: skip
 
 
 def _cells(record: dict) -> list[str]:
@@ -97,12 +103,17 @@ def _cells(record: dict) -> list[str]:
 
     numbers = [text(name, ".2f") for name in ("mean", "stderr")]
     numbers += [text(name, ".10g") for name in ("median", "min", "max", "published")]
-    return [record["env"], *numbers, text("ratio", ".3f"), str(record["episodes"]), record["model"], record["protocol"]]
+    return [
+        record["env"],
+        *numbers,
+        *(text("ratio", ".3f"), text("episodes", "d"), text("asked", "d")),
+        record["model"],
+    ]
 
 
 def as_markdown(records: list[dict]) -> str:
     """A table with a row for each record; the protocols, which are long, stand below it, each once."""
-    rows = [_cells(record)[:-1] for record in records]
+    rows = [_cells(record) for record in records]
     header = list(_COLUMNS[:-1])
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     left = {header.index("game"), header.index("model")}
@@ -116,7 +127,9 @@ def as_markdown(records: list[dict]) -> str:
         return f"| {' | '.join(padded)} |\n"
 
     protocols = "".join(f"{text}\n" for text in dict.fromkeys(record["protocol"] for record in records))
-    return line(header) + line(rule) + "".join(map(line, rows)) + f"\nRaw scores of whole episodes. {protocols}"
+    stopped = any(record["episodes"] < record["asked"] for record in records)
+    note = "Fewer episodes than asked for: it was stopped, and short ones count too much.\n" if stopped else ""
+    return line(header) + line(rule) + "".join(map(line, rows)) + f"\nRaw scores of whole episodes. {protocols}{note}"
 
 
 def as_csv(records: list[dict]) -> str:
@@ -129,17 +142,43 @@ def as_csv(records: list[dict]) -> str:
     return text.getvalue()
 
 
-def report(evaluations: list[Evaluation], directory: Path, tell: Callable[[str], None] = print) -> list[Path]:
-    """Print the table, and write it to ``eval.md``, ``eval.csv`` and ``eval.json``; returns the files."""
-    records = [evaluation.record() for evaluation in evaluations]
-    directory.mkdir(parents=True, exist_ok=True)
-    texts = {
-        "md": as_markdown(records), "csv": as_csv(records), "json": json.dumps(records, indent=2) + "\n",
-    }  # fmt: skip
-    paths = []
-    for suffix, text in texts.items():
-        paths.append(directory / f"eval.{suffix}")
-        paths[-1].write_text(text)
-    tell(texts["md"].rstrip())
-    tell(f"written to {directory}/eval.md, .csv and .json")
-    return paths
+class Report:
+    """The table of evaluations, printed and written as each of them is there: ``eval.md``, ``eval.csv``, ``eval.json``.
+
+    Files of an earlier evaluation get other names: ``eval-1.md``. What cannot be written is printed all the same.
+    """
+
+    def __init__(self, directory: Path, tell: Callable[[str], None] = print):
+        self._directory, self._tell = directory, tell
+        self._records: list[dict] = []
+        self._problem = ""
+
+    def add(self, evaluation: Evaluation) -> None:
+        """Print an evaluation, and write it with those before."""
+        self._records.append(evaluation.record())
+        self._tell(as_markdown(self._records[-1:]).rstrip())
+        texts = {
+            "md": as_markdown(self._records),
+            "csv": as_csv(self._records),
+            "json": json.dumps(self._records, indent=2) + "\n",
+        }
+        try:
+            for suffix, text in texts.items():
+                path = self._directory / f"eval.{suffix}"
+                if len(self._records) == 1 and path.exists():
+                    path.rename(free_name(path))
+                with whole_file(path) as file:
+                    file.write(text)
+            self._problem = ""
+        except OSError as error:
+            self._problem = f"the report in {self._directory} could not be written: {error.strerror}"
+
+    def finish(self) -> None:
+        """Print the whole table if it has several rows, and where it is. Raises RunError if it was not written."""
+        if not self._records:
+            return
+        if len(self._records) > 1:
+            self._tell(as_markdown(self._records).rstrip())
+        if self._problem:
+            raise RunError(f"{self._problem}; copy it from above")
+        self._tell(f"written to {self._directory}/eval.md, .csv and .json")

@@ -11,15 +11,16 @@ import dataclasses
 import fcntl
 import logging
 import os
-import shutil
 import tempfile
 import time
 from pathlib import Path
 from typing import IO
 
-from config import RunError
+from config import RunError, UsageError
 from messages import MessageError, StepBlock, decode, max_part_bytes
 from nursery import Nursery
+from running_clock import running_s
+from seeds import Purpose, Seeds
 from simulator import ATARI_PLAYER, SimulatorSpec, identity
 
 import numpy as np
@@ -31,7 +32,9 @@ _START_STEPS = 3  # steps' time that a start may take: it makes the games, besid
 _CONNECT_TIMEOUT_S = 10.0
 _ROUTER_MESSAGE_BYTES = 256  # enough for the handshake
 DIRECTORY_PREFIX = "train-atari-sockets-"
+_UNLOCKED_PREFIX = "train-atari-starts-"
 _LOCK = "lock"
+_SOCKETS = _STEPS, _ACTIONS = "steps", "actions"
 _log = logging.getLogger(__name__)
 
 
@@ -55,7 +58,7 @@ class SimulatorMaster:
         envs_per_simulator: tuple[int, ...],
         player_args: dict,
         player: str = ATARI_PLAYER,
-        seed: int = 0,
+        seeds: Seeds | None = None,
         step_timeout_s: float = 60.0,
         lives_before: int = 0,
     ):
@@ -66,7 +69,7 @@ class SimulatorMaster:
             envs_per_simulator: how many games each simulator plays.
             player_args: keyword arguments of ``player``, such as ``{"env_id": "Pong-v0"}``.
             player: ``module:function`` that makes one game.
-            seed: no two games of a run, nor of its seeds, share a seed.
+            seeds: of the games; by default those of a training with ``--seed 0``.
             step_timeout_s: a simulator that takes longer for a step, or three times as long to start and make its
                 first one, is killed and replaced.
             lives_before: lives of simulators that the run has had before it was resumed.
@@ -75,7 +78,8 @@ class SimulatorMaster:
         self.malformed_messages = 0
         self.restarts = 0
         self._nursery = nursery
-        self._player, self._player_args, self._seed = player, player_args, seed
+        self._player, self._player_args = player, player_args
+        self._seeds = seeds or Seeds(0, Purpose.TRAINING_GAMES)
         self._step_timeout_s = step_timeout_s
         _remove_directories_left_behind()
         self._directory, self._lock = _make_directory()
@@ -83,13 +87,13 @@ class SimulatorMaster:
         self._pull = self._context.socket(zmq.PULL)
         self._pull.setsockopt(zmq.RCVHWM, 2)
         self._pull.setsockopt(zmq.MAXMSGSIZE, max_part_bytes(envs_per_simulator))
-        self._pull.bind(f"ipc://{self._directory}/steps")
+        self._bind(self._pull, _STEPS)
         self._router = self._context.socket(zmq.ROUTER)
         self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._router.setsockopt(zmq.SNDTIMEO, 100)
         self._router.setsockopt(zmq.RCVHWM, 1)  # nobody has anything to say there
         self._router.setsockopt(zmq.MAXMSGSIZE, _ROUTER_MESSAGE_BYTES)
-        self._router.bind(f"ipc://{self._directory}/actions")
+        self._bind(self._router, _ACTIONS)
         simulators = len(envs_per_simulator)
         self._next_look = 0.0
         self.lives = lives_before
@@ -104,11 +108,20 @@ class SimulatorMaster:
         for index in range(len(envs_per_simulator)):
             self._spawn(index)
 
+    def _bind(self, socket: zmq.Socket, name: str) -> None:
+        try:
+            socket.bind(f"ipc://{self._directory}/{name}")
+        except zmq.ZMQError as error:
+            self.close()
+            raise UsageError(
+                f"a socket cannot be made in {self._directory} ({error.strerror}): export TMPDIR=/tmp"
+            ) from None
+
     def _spawn(self, index: int) -> None:
         self.lives += 1
         self._previous_life[index], self._life[index] = self._life[index], self.lives
         self._next_sequence[index] = 0
-        seed = (self._seed * 1_000_000 + self.lives) * 100_000  # lives are unique: so are their games' seeds
+        seed = self._seeds.of_life(self.lives)
         spec = SimulatorSpec(
             index, self.lives, seed, self.envs_per_simulator[index], self._directory, self._player, self._player_args
         )
@@ -201,7 +214,7 @@ class SimulatorMaster:
 
     def send(self, index: int, life: int, actions: np.ndarray) -> None:
         """Send the actions of one simulator's games, int8 ``[E]``; silently to nobody if that life has ended."""
-        deadline = time.monotonic() + _CONNECT_TIMEOUT_S
+        deadline = running_s() + _CONNECT_TIMEOUT_S
         while self._life[index] == life:
             try:
                 self._router.send_multipart([identity(index, life), actions.tobytes()])
@@ -212,7 +225,7 @@ class SimulatorMaster:
                 if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                     raise
                 # A new life's first step can be here before its other socket has connected; later it has died.
-                if self._sent[index][0] == life or time.monotonic() > deadline:
+                if self._sent[index][0] == life or running_s() > deadline:
                     return
                 time.sleep(0.001)
 
@@ -220,15 +233,29 @@ class SimulatorMaster:
         """Kill the simulators, close the sockets and remove their directory. No other thread may still use it."""
         self._nursery.close()
         self._context.destroy(linger=0)
-        shutil.rmtree(self._directory, ignore_errors=True)
+        _remove_directory(Path(self._directory))
         self._lock.close()
 
 
 def _make_directory() -> tuple[str, IO]:
-    """A directory for sockets that only this user can enter, and its lock, which the kernel frees when we end."""
-    directory = tempfile.mkdtemp(prefix=DIRECTORY_PREFIX)  # mode 0700
-    lock = open(os.path.join(directory, _LOCK), "xb")  # noqa: SIM115  it is held
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    """A directory for sockets that only this user can enter, and its lock, which the kernel frees when we end.
+
+    It gets the name by which others find it when it is locked: until then none of them takes it for one left behind.
+
+    Raises:
+        UsageError: there is no room for it, or its name is too long.
+    """
+    try:
+        unlocked = tempfile.mkdtemp(prefix=_UNLOCKED_PREFIX)  # mode 0700
+        lock = open(os.path.join(unlocked, _LOCK), "xb")  # noqa: SIM115  it is held
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        parent, name = os.path.split(unlocked)
+        directory = os.path.join(parent, DIRECTORY_PREFIX + name.removeprefix(_UNLOCKED_PREFIX))
+        os.rename(unlocked, directory)
+    except OSError as error:
+        raise UsageError(
+            f"no directory for sockets can be made ({error.strerror or error}): export TMPDIR=/tmp"
+        ) from None
     return directory, lock
 
 
@@ -236,4 +263,12 @@ def _remove_directories_left_behind() -> None:
     for path in Path(tempfile.gettempdir()).glob(f"{DIRECTORY_PREFIX}*/{_LOCK}"):
         with contextlib.suppress(OSError), open(path, "r+b") as lock:  # else another user's, or a run's that is alive
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path.parent, ignore_errors=True)
+            _remove_directory(path.parent)
+
+
+def _remove_directory(directory: Path) -> None:
+    """Remove a directory of sockets, unless somebody else has put something there."""
+    with contextlib.suppress(OSError):
+        for name in (*_SOCKETS, _LOCK):
+            (directory / name).unlink(missing_ok=True)
+        directory.rmdir()

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from typing import NamedTuple
 
 from actor import ActorMaster
 from machine import core_seconds
+from progress import duration
+from running_clock import running_s
 
 import numpy as np
 from tensorpack import Callback
@@ -27,7 +28,7 @@ class Sample(NamedTuple):
     """The counters at one moment; two of them make a ``Status``.
 
     Attributes:
-        time_s: of ``time.perf_counter``.
+        time_s: of ``running_s``.
         steps, emulator_frames: of the actor.
         waits_s: seconds that the master waited for simulators and for the learner, the predictors (their mean) for
             work and the learner for batches, float64 ``[4]``.
@@ -45,7 +46,7 @@ class Sample(NamedTuple):
     def of(cls, actor: ActorMaster) -> Sample:
         predictors = sum(actor.predictor_wait_s) / len(actor.predictor_wait_s)
         waits = np.array([actor.simulator_wait_s, actor.queue_wait_s, predictors, actor.learner_wait_s])
-        return cls(time.perf_counter(), actor.steps, actor.emulator_frames, waits, *core_seconds())
+        return cls(running_s(), actor.steps, actor.emulator_frames, waits, *core_seconds())
 
 
 class Status(NamedTuple):
@@ -97,13 +98,6 @@ def verdict(status: Status, cores: int, on_gpu: bool) -> str:
     return f"simulation-bound: {waits}, cores are busy {status.cores_busy:.0%}; more --num-envs would help"
 
 
-def duration(seconds: float) -> str:
-    """``0:31``, ``1:02:03``."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
 class Line(NamedTuple):
     """The parts of the status line, that matter most first."""
 
@@ -150,7 +144,7 @@ class StatusLine(Callback):
             self._bar = tqdm(total=0, bar_format="{desc}", leave=True, file=sys.stderr)
 
     def _trigger_step(self):
-        now = time.perf_counter()
+        now = running_s()
         if self._bar is None and now - self._shown_s >= _LINE_EVERY_S:
             self._shown_s = now
             logger.info(self._line(self._epoch_start).fit(sys.maxsize))

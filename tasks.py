@@ -8,11 +8,15 @@ from pathlib import Path
 import common
 import learner
 import score_report
+import video
 import watch
 from atari_wrapper import Protocol, get_protocol
 from config import DEFAULT_ENV, Config
+from files import output_directory
 from machine import usable_cores
-from model_file import FilePolicy, check_model, describe, environment_of, expand, load_policy, read_model
+from model_file import FilePolicy, ModelFile, check_model, describe, environment_of, expand, load_policy, read_model
+from progress import EpisodeProgress
+from seeds import Purpose, Seeds
 from stopping import StopRequest
 
 _EVALUATIONS = "train_log/eval"  # of several models
@@ -32,12 +36,18 @@ def train(config: Config, stop: StopRequest) -> None:
     learner.train(config, protocol, model, cores, num_gpus, stop)
 
 
-def _load_agent(path: str, config: Config) -> tuple[Protocol, FilePolicy]:
-    """A model file's protocol and policy, checked against the flags. Raises UsageError."""
+def _check_agent(path: str, config: Config) -> tuple[ModelFile, Protocol]:
+    """A model file and its protocol, checked against the flags. Raises UsageError."""
     model = read_model(path)
     protocol = get_protocol(environment_of(model, config.env))
     print(protocol, flush=True)
     check_model(model, protocol, config.network)
+    return model, protocol
+
+
+def _load_agent(path: str, config: Config) -> tuple[Protocol, FilePolicy]:
+    """A model file's protocol and policy. Raises UsageError as ``_check_agent`` does."""
+    model, protocol = _check_agent(path, config)
     learner.usable_gpus(config)
     return protocol, load_policy(model, usable_cores())
 
@@ -62,21 +72,52 @@ def dump_video(config: Config, stop: StopRequest) -> None:
     """Record videos of the agent."""
     protocol, policy = _load_agent(config.model, config)
     directory = _directory(config, protocol)
-    common.record(policy, protocol.env, config.episode, directory, config.seed, config.overlay, check_stop=stop.check)
+    seeds = Seeds(config.seed, Purpose.VIDEO)
+    with output_directory(directory, "dump_video"):
+        video.record(policy, protocol.env, config.episode, directory, seeds, config.overlay, stop.check)
 
 
 def evaluate(config: Config, stop: StopRequest) -> None:
-    """Score each model, and report them together."""
-    evaluations = []
-    for path in expand(config.load):
-        protocol, policy = _load_agent(path, config)
-        scores = common.evaluate(
-            policy, {"env_id": protocol.env}, config.episode, 2 * usable_cores(), config.seed, check_stop=stop.check
-        )
-        evaluations.append(score_report.Evaluation(path, protocol, common.EVALUATION, scores))
-    alone = config.output or len(evaluations) == 1
-    directory = _directory(config, evaluations[0].protocol) if alone else Path(_EVALUATIONS)
-    score_report.report(evaluations, directory)
+    """Score each model, and report it when it is done; what has ended before a stop or a failure is reported too."""
+    agents = [_check_agent(path, config) for path in expand(config.load)]
+    alone = config.output or len(agents) == 1
+    directory = _directory(config, agents[0][1]) if alone else Path(_EVALUATIONS)
+    learner.usable_gpus(config)
+    with output_directory(directory, "eval"):
+        report = score_report.Report(directory)
+        try:
+            for model, protocol in agents:
+                _evaluate(model, protocol, config, stop, report)
+        finally:
+            report.finish()
+
+
+def _evaluate(
+    model: ModelFile, protocol: Protocol, config: Config, stop: StopRequest, report: score_report.Report
+) -> None:
+    scores = None
+    with EpisodeProgress(config.episode) as progress:
+
+        def check_stop() -> None:
+            stop.check()
+            progress.tick()
+
+        try:
+            scores = common.evaluate(
+                load_policy(model, usable_cores()),
+                {"env_id": protocol.env},
+                config.episode,
+                2 * usable_cores(),
+                Seeds(config.seed, Purpose.EVALUATION),
+                on_episode=progress.add,
+                check_stop=check_stop,
+            )
+        finally:
+            scores = scores or score_report.Scores(tuple(progress.scores))
+            if scores.scores:
+                report.add(score_report.Evaluation(model.path, protocol, common.EVALUATION, scores, config.episode))
+            if len(scores.scores) < config.episode:
+                print(f"{model.path}: {len(scores.scores)} of {config.episode} episodes have ended", flush=True)
 
 
 def info(config: Config, _: StopRequest) -> None:

@@ -30,6 +30,7 @@ from common import Policy, Step, play_episode
 from config import UsageError
 from machine import quiet_stderr
 from nursery import die_with_parent
+from seeds import Purpose, Seeds
 
 import cv2
 import numpy as np
@@ -230,12 +231,12 @@ def show(
         check_stop: called between steps; what it raises ends the show.
         every_steps: how many steps there are from one that is shown to the next.
     """
-    rng, pace, frames = np.random.default_rng(seed), Pace(), 0
+    seeds, pace, frames = Seeds(seed, Purpose.WATCH), Pace(), 0
     for episode in itertools.count(1):
         game, score = make_game(), 0.0
         actions = game.unwrapped.get_action_meanings()
         try:
-            for number, step in enumerate(play_episode(game, policy, rng, seed * 1_000_000 + episode)):
+            for number, step in enumerate(play_episode(game, policy, seeds.generator(episode), seeds.of_life(episode))):
                 while not broadcast.wait_for_client(_POLL_S):
                     check_stop()
                 check_stop()

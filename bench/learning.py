@@ -28,6 +28,7 @@ from curves import STYLES, draw_band
 from machine import usable_cores
 from model_file import load_policy, read_model
 from predictor import sample_actions
+from seeds import Purpose, Seeds
 
 import numpy as np
 
@@ -133,7 +134,7 @@ def final_scores(experiment: Experiment, output: Path, seed: int) -> dict:
         policy = sampled(policy, np.random.default_rng(seed))
         player_args["max_episode_steps"] = steps
         protocol = f"sampled actions, episodes cut at {steps} steps"
-    scores = evaluate(policy, player_args, experiment.episodes, 2 * usable_cores(), 1_000 + seed)
+    scores = evaluate(policy, player_args, experiment.episodes, 2 * usable_cores(), Seeds(seed, Purpose.EVALUATION))
     return {
         "protocol": protocol,
         "mean": scores.mean,

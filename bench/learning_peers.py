@@ -26,6 +26,7 @@ from bench.learning import EXPERIMENTS, RESULTS, draw, save
 from common import EVALUATION, evaluate
 from machine import usable_cores
 from nursery import die_with_parent
+from seeds import Purpose, Seeds
 
 import gymnasium
 import numpy as np
@@ -114,7 +115,7 @@ def learn(algorithm: str, env_id: str, seed: int, minutes: float, episodes: int)
         distribution = agent.policy.get_distribution(observations).distribution
         return distribution.probs.numpy(), agent.policy.predict_values(observations).numpy()[:, 0]
 
-    found = evaluate(policy, {"env_id": env_id}, episodes, 2 * usable_cores(), 1_000 + seed)
+    found = evaluate(policy, {"env_id": env_id}, episodes, 2 * usable_cores(), Seeds(seed, Purpose.EVALUATION))
     final = {
         "protocol": EVALUATION, "mean": found.mean, "stderr": found.stderr,
         "scores": [float(score) for score in found.scores], "cores": usable_cores(),

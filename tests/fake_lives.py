@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from messages import RUNNING, TERMINATED, TRUNCATED
+from seeds import GAMES_PER_LIFE
 from unroll import Batch, UnrollBatch
 
 import numpy as np
@@ -23,7 +24,7 @@ from fake_games import FakeCountingGame, FakeFrame, read_fake_frame
 LIFE = "fake_lives:make_life_telling_game"
 LENGTHS = (5, 1, 12, 30)  # of the episodes, over and over
 CUT = (False, False, True, False)  # which of them are truncated
-SEEDS_PER_LIFE = 100_000
+SEEDS_PER_LIFE = GAMES_PER_LIFE
 
 
 def life_reward(game: FakeFrame) -> float:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 
-from checkpoint import disk_errors_told, mend_stats, newest_whole, remove_old, saved_steps
+from checkpoint import disk_errors_told, mend_stats, newest_whole, plain_name, remove_old, saved_steps
 from config import UsageError
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorpack import tfv1
+from tensorpack.tfutils.sessinit import SaverRestore
 
 
 @pytest.fixture
@@ -43,13 +44,44 @@ def test_the_newest_are_kept_and_what_failed_saves_left_is_removed(save, tmp_pat
     save(8, 96, 1000)
     (tmp_path / "model-2000.data-00000-of-00001").touch()
     (tmp_path / "model-1000.data-00000-of-00001.tempstate42").touch()
-    (tmp_path / "model-2000_temp").mkdir()
     (tmp_path / "Pong-v0.npz").touch()
     remove_old(tmp_path, 2)
     assert names(tmp_path) == {
         "checkpoint", "Pong-v0.npz", *(f"model-{step}.{part}" for step in (96, 1000) for part in
                                        ("index", "data-00000-of-00001")),
     }  # fmt: skip
+
+
+NOT_OURS = (
+    "model-notes.txt", "model-backup/weights.txt", "model-8.txt", "model-8", "model-8.index.bak", "model-8.data",
+    "model-8.data-00000-of-00001.gz", "model-final.index", "model-.index", "model--8.index", "model-8_temp/part-0",
+    "model-2000.index/file", "model-8.meta", "my-model-8.index", "model-8.data-0-of-1", "model-8.index.tempstate",
+)  # fmt: skip
+
+
+def test_nothing_else_is_ever_removed(save, tmp_path):
+    save(8, 16, 24)
+    for name in NOT_OURS:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    remove_old(tmp_path, 1)
+    assert saved_steps(tmp_path) == [24]
+    assert [name for name in NOT_OURS if not (tmp_path / name).is_file()] == []
+
+
+@pytest.mark.parametrize("name", ["run[seed=0]", "a*b?", "back\\slash", "run.index", "x.data-00000-of-00001", "plain"])
+def test_a_checkpoint_is_read_whatever_its_directorys_name(save, tmp_path, name):
+    save(8)
+    directory = tmp_path / name
+    directory.mkdir()
+    for file in tmp_path.glob("model-8.*"):
+        file.rename(directory / file.name)
+    prefix = newest_whole(directory)
+    assert prefix == str(directory / "model-8")
+    with plain_name(prefix) as readable, tf.Graph().as_default(), tfv1.Session() as session:
+        variable = tfv1.get_variable("v", [1000])
+        SaverRestore(readable).init(session)
+        np.testing.assert_array_equal(session.run(variable), np.arange(1000))
 
 
 def test_nothing_saved(tmp_path):
@@ -83,26 +115,36 @@ STATS = json.dumps(RECORDS)
 
 
 @pytest.mark.parametrize(
-    ("text", "starting_epoch", "kept", "aside"),
+    ("text", "step", "kept", "aside"),
     [
-        (STATS, 4, 3, False),
-        (STATS, 3, 2, True),
-        (STATS[:-1], 4, 3, True),
-        (STATS[:-5], 4, 2, True),
-        (STATS[: len(STATS) // 2], 4, 1, True),
-        ("[", 4, 0, True),
-        ("", 4, 0, True),
-        ("\x00\x01", 4, 0, True),
+        (STATS, 24, 3, False),
+        (STATS, 29, 3, False),
+        (STATS, 23, 2, True),
+        (STATS[:-1], 24, 3, True),
+        (STATS[:-5], 24, 2, True),
+        (STATS[: len(STATS) // 2], 24, 1, True),
+        ("[", 24, 0, True),
+        ("", 24, 0, True),
+        ("\x00\x01", 24, 0, True),
+        ("null", 24, 0, True),
+        (f"[1, {json.dumps(RECORDS[0])}]", 24, 1, True),
     ],
 )
-def test_statistics_end_where_the_run_resumes(tmp_path, text, starting_epoch, kept, aside):
+def test_statistics_end_where_the_run_resumes(tmp_path, text, step, kept, aside):
     path = tmp_path / "stats.json"
     path.write_text(text)
-    mend_stats(tmp_path, starting_epoch)
+    mend_stats(tmp_path, step)
     assert json.loads(path.read_text()) == RECORDS[:kept]
     copies = names(tmp_path) - {"stats.json"}
     assert len(copies) == aside
     assert all((tmp_path / name).read_text() == text for name in copies)
+
+
+def test_statistics_that_were_put_aside_stay(tmp_path):
+    for _ in range(3):
+        (tmp_path / "stats.json").write_text(STATS)
+        mend_stats(tmp_path, 8)
+    assert len(names(tmp_path)) == 4
 
 
 def test_no_statistics_yet(tmp_path):

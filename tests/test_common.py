@@ -1,18 +1,18 @@
-"""The tasks that use a trained policy: a fair evaluation, its report, the window and the videos."""
+"""The tasks that use a trained policy: a fair evaluation, and the window."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import common
-from atari_wrapper import STATE_SHAPE, make_player
-from common import evaluate, greedy_actions, play, play_episode, record
+from atari_wrapper import STATE_SHAPE
+from common import evaluate, greedy_actions, play, play_episode
 from config import UsageError
+from messages import RUNNING, TERMINATED, StepBlock
 from score_report import Scores
+from seeds import Purpose, Seeds
 
 import fake_lengths
-import gymnasium
-import imageio_ffmpeg
 import numpy as np
 import pytest
 from fake_lengths import LONG, REWARD, SHORT, episode_lengths
@@ -42,14 +42,20 @@ class HistoryPolicy:
 # evaluate
 
 
-def run_evaluate(log: Path, policy=uniform_policy, **arguments) -> Scores:
+SEEDS = Seeds(5, Purpose.EVALUATION)
+SHORT_FIRST = 3  # with this seed the first game of play begins with a short episode
+
+
+def run_evaluate(log: Path, policy=uniform_policy, seeds=SEEDS, **arguments) -> Scores:
     return evaluate(policy, {"log": str(log)} | arguments.pop("player_args", {}), player="fake_lengths:make_player",
-                    **arguments)  # fmt: skip
+                    seeds=seeds, **arguments)  # fmt: skip
 
 
-def logged_games(log: Path) -> list[tuple[int, list[int]]]:
-    """Each game's seed and actions; a later game has a higher seed."""
-    files = sorted(log.glob("*.actions"), key=lambda file: int(file.stem))
+def logged_games(log: Path, seeds=SEEDS) -> list[tuple[int, list[int]]]:
+    """Each game's seed and actions, in the order of the simulators' lives and their games."""
+    games = {life_seed + env: (life, env) for life in range(1, 20) for life_seed in [seeds.of_life(life)]
+             for env in range(8)}  # fmt: skip
+    files = sorted(log.glob("*.actions"), key=lambda file: games[int(file.stem)])
     return [(int(file.stem), [int(line) for line in file.read_text().split()]) for file in files]
 
 
@@ -65,7 +71,7 @@ EVALUATIONS = {
 @pytest.mark.parametrize(("arguments", "quotas"), EVALUATIONS.values(), ids=EVALUATIONS)
 def test_each_game_plays_its_episodes_and_then_rests(tmp_path, arguments, quotas):
     told = []
-    scores = run_evaluate(tmp_path, seed=5, on_episode=told.append, **arguments)
+    scores = run_evaluate(tmp_path, on_episode=told.append, **arguments)
     games = logged_games(tmp_path)
     lengths = [episode_lengths(seed, quota) for (seed, _), quota in zip(games, quotas, strict=True)]
     assert scores.scores == tuple(REWARD * length for game in lengths for length in game)
@@ -76,19 +82,62 @@ def test_each_game_plays_its_episodes_and_then_rests(tmp_path, arguments, quotas
     assert sorted(told) == sorted(scores.scores)
 
 
+class FakeMaster:
+    """Simulators of 50 steps an episode, whose steps come in an order of its own."""
+
+    def __init__(self, order: np.random.Generator, sizes: tuple[int, ...]):
+        self._order, self._sizes = order, sizes
+        self._sequences, self._waiting = [0] * len(sizes), set(range(len(sizes)))
+        self.actions: list[list[int]] = [[] for _ in sizes]
+
+    def receive(self, timeout_s: float) -> StepBlock:
+        index = int(self._order.choice(sorted(self._waiting)))
+        self._waiting.remove(index)
+        sequence, envs = self._sequences[index], self._sizes[index]
+        self._sequences[index] += 1
+        ends = np.full(envs, TERMINATED if sequence and sequence % 50 == 0 else RUNNING, np.uint8)
+        return StepBlock(index, 1, sequence, 3, np.zeros(envs, np.float32), ends, np.zeros((envs, 84, 84, 3), np.uint8))
+
+    def send(self, index: int, life: int, actions: np.ndarray) -> None:
+        self.actions[index] += actions.tolist()
+        self._waiting.add(index)
+
+    def close(self) -> None:
+        pass
+
+
+def test_an_evaluation_repeats_whatever_arrives_first(monkeypatch):
+    def actions(order: int, seed: int) -> list[list[int]]:
+        masters = []
+
+        def make_fake_master(nursery, sizes, *_):
+            nursery.close()
+            masters.append(FakeMaster(np.random.default_rng(order), sizes))
+            return masters[-1]
+
+        monkeypatch.setattr(common, "SimulatorMaster", make_fake_master)
+        evaluate(uniform_policy, {}, 8, 3, Seeds(seed, Purpose.EVALUATION), max_games=4)
+        return masters[0].actions
+
+    first = actions(order=0, seed=1)
+    assert {action for simulator in first for action in simulator} > {0}
+    assert first == actions(order=1, seed=1)
+    assert first != actions(order=0, seed=2)
+
+
 def test_short_episodes_are_not_over_represented(tmp_path):
-    scores = run_evaluate(tmp_path, episodes=32, processes=4, seed=0)
+    scores = run_evaluate(tmp_path, episodes=32, processes=4)
     truth = REWARD * (SHORT + LONG) / 2
     assert abs(scores.mean - truth) < 2 * scores.stderr
     ends = []  # what the episodes that end first would have told of the same games
     for seed, _ in logged_games(tmp_path):
         lengths = episode_lengths(seed, 32)
         ends += zip(np.cumsum(lengths), lengths, strict=True)
-    assert np.mean([REWARD * length for _, length in sorted(ends)[:32]]) < truth - 4 * scores.stderr
+    assert np.mean([REWARD * length for _, length in sorted(ends)[:32]]) < truth - 3 * scores.stderr
 
 
 def test_a_killed_simulator_loses_only_its_unfinished_episodes(tmp_path):
-    scores = run_evaluate(tmp_path, episodes=16, processes=1, seed=2, player_args={"die_at_step": SHORT + 2})
+    scores = run_evaluate(tmp_path, episodes=16, processes=1, player_args={"die_at_step": SHORT + 2})
     assert (tmp_path / "died").exists()
     games = logged_games(tmp_path)
     expected = []
@@ -103,7 +152,7 @@ def test_a_killed_simulator_loses_only_its_unfinished_episodes(tmp_path):
 
 def test_evaluation_shows_the_policy_the_history_of_each_episode(tmp_path):
     policy = HistoryPolicy()
-    scores = run_evaluate(tmp_path, policy, episodes=3, processes=1, seed=1, max_games=1)
+    scores = run_evaluate(tmp_path, policy, episodes=3, processes=1, max_games=1)
     assert policy.newest == [t for score in scores.scores for t in range(1, int(score / REWARD) + 1)]
     assert len(set(scores.scores)) == 2
 
@@ -127,7 +176,7 @@ def test_silent_simulators_end_an_evaluation(monkeypatch):
     monkeypatch.setattr(common, "Nursery", lambda: None)
     monkeypatch.setattr(common, "SimulatorMaster", lambda *_: master)
     with pytest.raises(RuntimeError, match="no simulator made a step"):
-        evaluate(uniform_policy, {}, episodes=1, processes=1, seed=0)
+        evaluate(uniform_policy, {}, episodes=1, processes=1, seeds=SEEDS)
     assert master.closed
 
 
@@ -157,7 +206,7 @@ def test_play_without_a_display_names_the_alternative(monkeypatch):
         play(uniform_policy, "Pong-v0", episodes=1, seed=0)
 
 
-def play_fake(monkeypatch, log: Path, **player_args) -> tuple[list[dict], list[str]]:
+def play_fake(monkeypatch, log: Path, seed: int = 1, **player_args) -> tuple[list[dict], list[str]]:
     """Play four episodes of the fake game; returns the arguments of Pong's player, and what was told."""
     calls, lines = [], []
 
@@ -166,7 +215,7 @@ def play_fake(monkeypatch, log: Path, **player_args) -> tuple[list[dict], list[s
         return evaluate(policy, {"log": str(log)} | player_args, *args, player="fake_lengths:make_player", **options)
 
     monkeypatch.setattr(common, "evaluate", evaluate_fake)
-    play(uniform_policy, "Pong-v0", episodes=4, seed=1, report=lines.append)
+    play(uniform_policy, "Pong-v0", episodes=4, seed=seed, report=lines.append)
     return calls, lines
 
 
@@ -177,15 +226,15 @@ def test_play_shows_one_game_and_tells_the_score_of_each_episode(monkeypatch, tm
     monkeypatch.setenv(variable, ":0")
     calls, lines = play_fake(monkeypatch, tmp_path)
     assert calls == [{"env_id": "Pong-v0", "render_mode": "human"}]
-    ((seed, _),) = logged_games(tmp_path)
+    ((seed, _),) = logged_games(tmp_path, Seeds(1, Purpose.PLAY))
     scores = [REWARD * length for length in episode_lengths(seed, 4)]
     assert lines == [f"episode {i}/4: score {score:g}" for i, score in enumerate(scores, start=1)]
 
 
 def test_play_ends_when_the_window_is_closed(monkeypatch, tmp_path):
     monkeypatch.setenv("DISPLAY", ":0")
-    _, lines = play_fake(monkeypatch, tmp_path, leave_at_step=SHORT + 1)
-    ((seed, actions),) = logged_games(tmp_path)
+    _, lines = play_fake(monkeypatch, tmp_path, seed=SHORT_FIRST, leave_at_step=SHORT + 1)
+    ((seed, actions),) = logged_games(tmp_path, Seeds(SHORT_FIRST, Purpose.PLAY))
     assert len(actions) == SHORT
     assert episode_lengths(seed, 1) == [SHORT]
     assert lines == [f"episode 1/4: score {REWARD * SHORT:g}"]
@@ -200,78 +249,3 @@ def test_play_episode_yields_each_step_and_keeps_the_history(tmp_path):
         assert [step.reward for step in steps] == [0] + length * [REWARD]
         assert [step.emulator_frames for step in steps[1:]] == length * [3]
         assert policy.newest == list(range(1, length + 1))
-
-
-# record
-
-
-class Recorder(gymnasium.Wrapper):
-    """Keeps what it shows for each emulator frame."""
-
-    def __init__(self, env):
-        super().__init__(env)
-        self.shown: list[np.ndarray] = []
-        self.score = 0.0
-        self.closed = False
-
-    def close(self):
-        super().close()
-        self.closed = True
-
-    def reset(self, **kwargs):
-        observation, info = self.env.reset(**kwargs)
-        self._show(info)
-        return observation, info
-
-    def step(self, action):
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        self.score += float(reward)
-        self._show(info)
-        return observation, reward, terminated, truncated, info
-
-    def _show(self, info):
-        self.shown += (info["frame_number"] - len(self.shown)) * [self.env.render()]
-
-
-def read_video(path: Path) -> tuple[dict, np.ndarray]:
-    reader = imageio_ffmpeg.read_frames(str(path))
-    information = next(reader)
-    width, height = information["size"]
-    return information, np.array([np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader])
-
-
-def picture_differences(frames: np.ndarray, pictures: np.ndarray) -> np.ndarray:
-    return np.abs(frames.astype(np.int16) - pictures).mean(axis=(1, 2, 3))
-
-
-def test_videos_show_the_episodes_at_their_own_speed(tmp_path, monkeypatch):
-    players = []
-
-    def make_short_player(env_id, render_mode):
-        players.append(Recorder(make_player(env_id, render_mode, max_episode_steps=90)))
-        return players[-1]
-
-    monkeypatch.setattr(common, "make_player", make_short_player)
-    lines = []
-    paths = record(uniform_policy, "Pong-v0", 2, tmp_path / "new" / "videos", seed=1, report=lines.append)
-    assert paths == [
-        tmp_path / "new" / "videos" / f"Pong-v0-episode-{i:03d}-score-{player.score:g}.mp4"
-        for i, player in enumerate(players, start=1)
-    ]
-    assert sorted((tmp_path / "new" / "videos").iterdir()) == sorted(paths)  # nothing unfinished is left
-    assert any(player.score != 0 for player in players)
-    for path, player, line in zip(paths, players, lines, strict=True):
-        assert player.closed
-        information, frames = read_video(path)
-        assert information["codec"] == "h264"
-        assert information["size"] == (160, 210)
-        assert information["fps"] == 60
-        assert frames.shape == (len(player.shown), 210, 160, 3)
-        shown = np.array(player.shown, np.int16)
-        assert picture_differences(frames, shown).max() < 4  # of 255: what the compression costs
-        assert picture_differences(frames, shown).max() < picture_differences(frames[1:], shown[:-1]).max()
-        assert frames.max(axis=(1, 2, 3)).min() > 150
-        assert str(path) in line
-        assert f"score {player.score:g}" in line
-        assert len({frame.tobytes() for frame in player.shown}) > 50
-    assert not np.array_equal(*(player.shown[-1] for player in players))

@@ -239,7 +239,7 @@ def test_the_environment_is_pong_where_none_is_named():
 def test_saved_configuration_reads_back(line, tmp_path):
     resolved = resolve(line)
     path = tmp_path / config.CONFIG_FILE
-    resolved.save(path)
+    path.write_text(resolved.as_json())
     record = json.loads(path.read_text())
     schedules = {f.name: Schedule.parse(record[f.name]) for f in FIELDS if f.type.startswith("Schedule")}
     paths = {name: tuple(record[name]) for name in ("load", "output")}
@@ -250,7 +250,7 @@ def test_resume_takes_up_the_saved_configuration(tmp_path):
     line = f"--output {tmp_path} --env Breakout-v0 --seed 5 --num-envs 9 --learning-rate 1e-3,5:1e-4 --max-epoch 3"
     resolved = resolve(line)
     past = {"load": ("weights.npz",), "output": ("where/it/was",), "watch": 8000}
-    dataclasses.replace(resolved, **past).save(tmp_path / config.CONFIG_FILE)
+    (tmp_path / config.CONFIG_FILE).write_text(dataclasses.replace(resolved, **past).as_json())
     taken = parse_args(["--resume", "--output", str(tmp_path), "--max-epoch", "7"])
     assert taken == dataclasses.replace(resolved, resume=True, max_epoch=7)
 

@@ -34,7 +34,7 @@ def make_run(tmp_path):
     def make(name: str, slope: float = 1.0, **settings) -> Path:
         directory = tmp_path / name
         directory.mkdir()
-        Config(**({"env": "Pong-v0"} | settings)).save(directory / "config.json")
+        (directory / "config.json").write_text(Config(**({"env": "Pong-v0"} | settings)).as_json())
         (directory / "stats.json").write_text(
             json.dumps([{"epoch_num": 0}, *(record(epoch, slope) for epoch in (1, 2, 3))])
         )

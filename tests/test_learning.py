@@ -12,6 +12,7 @@ from bench.command_line import start
 from bench.learning import sampled
 from common import evaluate
 from model_file import load_policy, read_model
+from seeds import Purpose, Seeds
 
 import numpy as np
 import pytest
@@ -61,7 +62,11 @@ def test_ninety_seconds_of_training_beat_the_untrained_policy(tmp_path):
         return np.full((len(states), model.num_actions), 1 / model.num_actions, np.float32), np.zeros(len(states))
 
     scores = {
-        name: np.array(evaluate(sampled(policy, rng), PLAYER_ARGS, EPISODES, processes=4, seed=1).scores)
+        name: np.array(
+            evaluate(
+                sampled(policy, rng), PLAYER_ARGS, EPISODES, processes=4, seeds=Seeds(1, Purpose.EVALUATION)
+            ).scores
+        )
         for name, policy in {"trained": load_policy(model, 2), "untrained": untrained}.items()
     }
     p = permutation_p(scores["trained"], scores["untrained"], rng)

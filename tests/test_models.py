@@ -8,6 +8,7 @@ from pathlib import Path
 from atari_wrapper import get_protocol
 from common import evaluate
 from model_file import check_model, load_policy, read_model
+from seeds import Purpose, Seeds
 
 import pytest
 
@@ -34,4 +35,4 @@ def test_a_model_says_what_it_is_and_how_it_was_scored(path):
 
 def test_pong_plays():
     policy = load_policy(read_model(str(MODELS / "Pong-v0.npz")), 2)
-    assert evaluate(policy, {"env_id": "Pong-v0"}, 4, processes=4, seed=1).mean > 10
+    assert evaluate(policy, {"env_id": "Pong-v0"}, 4, processes=4, seeds=Seeds(1, Purpose.EVALUATION)).mean > 10

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from atari_wrapper import make_player
 from messages import REST, RUNNING, TERMINATED, TRUNCATED, StepBlock, encode_failure, encode_step
 from nursery import Exit, Nursery
+from seeds import Purpose, Seeds
 from simulator import ATARI_PLAYER
 from simulator_master import SimulatorClosedError, SimulatorError, SimulatorMaster
 
@@ -42,7 +43,7 @@ def start():
 
     def start(games, player=COUNTING, seed=0, step_timeout_s=60.0, **player_args):
         nursery = RecordingNursery()
-        masters.append(SimulatorMaster(nursery, games, player_args, player, seed, step_timeout_s))
+        masters.append(SimulatorMaster(nursery, games, player_args, player, seeds_of(seed), step_timeout_s))
         return masters[-1], nursery
 
     yield start
@@ -73,6 +74,10 @@ def steps(master: SimulatorMaster, choose: Callable[[StepBlock], list[int]]) -> 
 def fake_action(index: int, sequence: int, env: int) -> int:
     """Another one for each game and step."""
     return (50 * index + 7 * sequence + 3 * env) % 100
+
+
+def seeds_of(seed: int) -> Seeds:
+    return Seeds(seed, Purpose.TRAINING_GAMES)
 
 
 def seeds(spec: dict) -> range:
@@ -476,7 +481,7 @@ class FakeNursery:
 
 def test_a_resumed_run_plays_on_with_new_seeds():
     nursery = FakeNursery()
-    master = SimulatorMaster(nursery, (2,), {}, COUNTING, 5, lives_before=7)
+    master = SimulatorMaster(nursery, (2,), {}, COUNTING, seeds_of(5), lives_before=7)
     assert (nursery.specs[0]["life"], master.lives) == (8, 8)
     master.close()
 
@@ -485,7 +490,7 @@ def test_no_two_games_share_a_seed():
     games, specs = (3, 1, 2), []
     for seed in (0, 1, 2, 2**31 - 1):
         nursery = FakeNursery()
-        master = SimulatorMaster(nursery, games, {}, COUNTING, seed)
+        master = SimulatorMaster(nursery, games, {}, COUNTING, seeds_of(seed))
         for _ in range(2):
             nursery.end(*(Exit(spec["index"], spec["life"], -9) for spec in nursery.specs[-3:]))
             assert master.receive(0) is None
