@@ -255,6 +255,43 @@ def test_resume_takes_up_the_saved_configuration(tmp_path):
     assert taken == dataclasses.replace(resolved, resume=True, max_epoch=7)
 
 
+KEPT = {
+    "--env Breakout-v0": ("Breakout-v0", "Pong-v0"),
+    "--network nature": ("nature", "small"),
+    "--seed 5": ("5", "0"),
+}
+
+
+@pytest.mark.parametrize("line", KEPT)
+def test_a_resumed_run_keeps_what_makes_its_state_its_own(line, tmp_path):
+    (tmp_path / config.CONFIG_FILE).write_text(resolve(f"--output {tmp_path}").as_json())
+    with pytest.raises(UsageError) as caught:
+        parse_args(["--resume", "--output", str(tmp_path), *line.split()])
+    given, saved = KEPT[line]
+    flag = line.split()[0]
+    assert f"{flag} {given}: " in str(caught.value)
+    assert f"begun with {flag} {saved}," in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("line", ["--env Pong-v0 --network small --seed 0", "--network auto", "--learning-rate 0,5:1",
+                                  "--num-envs 5", "--batch-size 128 --pool-states 128", "--steps-per-epoch 3",
+                                  "--gamma 0.5", "--gpu 0"])  # fmt: skip
+def test_a_resumed_run_may_change_the_rest(line, tmp_path):
+    (tmp_path / config.CONFIG_FILE).write_text(resolve(f"--output {tmp_path}").as_json())
+    taken = parse_args(["--resume", "--output", str(tmp_path), *line.split()])
+    assert (taken.env, taken.network, taken.seed) == ("Pong-v0", "small", 0)
+
+
+def test_what_makes_a_runs_state_its_own():
+    assert {f.name for f in FIELDS if f.metadata.get("of_the_run")} == {"env", "seed", "network", "optimizer"}
+
+
+@pytest.mark.parametrize(("update", "value"), [(0, 0.1), (4, 0.1), (5, 0.0), (9, 0.0), (10, 0.2), (10**9, 0.2)])
+def test_a_schedules_value(update, value):
+    assert Schedule.parse("0.1,5:0,10:0.2").at(update) == value
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"learning_rate": "x"}'])
 def test_resume_of_a_broken_configuration(text, tmp_path):
     (tmp_path / config.CONFIG_FILE).write_text(text)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from atari_wrapper import make_player
+from config import UsageError
 from messages import REST, RUNNING, TERMINATED, TRUNCATED, StepBlock, encode_failure, encode_step
 from nursery import Exit, Nursery
 from seeds import Purpose, Seeds
@@ -22,6 +26,7 @@ from fake_games import COUNTING, DYING, HANGING, RAISING, SLOW, FakeCountingGame
 from processes import alive, descendants, wait_for_descendants, wait_until
 
 DEADLINE_S = 20.0
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class RecordingNursery(Nursery):
@@ -443,6 +448,47 @@ def test_directories_of_those_that_were_killed_are_removed_by_the_next(start, mo
     _, other = start((1,))
     living = {os.path.basename(n.specs[0]["address"]) for n in (nursery, other)}
     assert set(os.listdir(tmp_path)) == living | {somebodys.name}
+
+
+def test_the_directory_of_a_start_is_never_taken_for_one_left_behind(monkeypatch, tmp_path):
+    """Processes that start and end and clean up at the same time: none finds its directory gone."""
+    code = """
+import os, sys, tempfile
+from pathlib import Path
+from simulator_master import _make_directory, _remove_directories_left_behind, _remove_directory
+tempfile.tempdir = sys.argv[1]
+for _ in range(500):
+    _remove_directories_left_behind()
+    directory, lock = _make_directory()
+    assert os.path.exists(os.path.join(directory, "lock"))
+    if os.getpid() % 2:
+        _remove_directory(Path(directory))
+    lock.close()
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    processes = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    errors = [process.communicate(timeout=60)[1] for process in processes]
+    assert errors == ["", "", "", ""]
+
+
+def test_what_somebody_else_has_put_into_a_directory_stays(start, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left_behind = tmp_path / "train-atari-sockets-killed"
+    left_behind.mkdir()
+    for name in ("lock", "steps", "notes.txt"):
+        (left_behind / name).touch()
+    start((1,))
+    assert os.listdir(left_behind) == ["notes.txt"]
+
+
+def test_where_no_sockets_can_be_made_it_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("x" * 100)))
+    for make in (lambda: None, (tmp_path / ("x" * 100)).mkdir):
+        make()
+        with Nursery() as nursery, pytest.raises(UsageError, match="export TMPDIR=/tmp") as caught:
+            SimulatorMaster(nursery, (1,), {}, COUNTING)
+        assert "\n" not in str(caught.value)
+        assert list(tmp_path.glob("x*/*")) == []
 
 
 def test_two_masters_are_apart(start):

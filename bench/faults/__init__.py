@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench import harness
-from bench.faults import learner, not_finite, resuming, saving, simulators, sockets, stalls, window
+from bench.faults import evaluations, learner, not_finite, resuming, saving, simulators, sockets, stalls, window
 from bench.faults.trial import Trials
 
 import psutil
@@ -54,17 +54,21 @@ FAULTS = {
     "learner ended": Fault(learner.ended, 100, 5),
     "second signal": Fault(learner.second_signals, 20, 1),
     "evaluation or recording stopped": Fault(learner.stopped_tasks, 20, 2),
+    "evaluation that cannot go on or write": Fault(evaluations.evaluations, 20, 4),
     "window of play closed, or stopped": Fault(window.closed_windows, 20, 2, window.PROGRAMS),
     "killed while saving": Fault(saving.kills_while_saving, 50, 3),
     "damaged checkpoint and statistics": Fault(saving.damaged_files, 20, 2),
     "full disk": Fault(saving.full_disks, 20, 2),
     "read-only directory": Fault(saving.read_only_directories, 20, 2),
     "stopped and resumed": Fault(resuming.resumed, 20, 1),
+    "begun with --load, killed before it saved": Fault(resuming.begun_with_load, 20, 1),
+    "two in one directory": Fault(resuming.two_in_one_directory, 20, 2),
     "deterministic": Fault(resuming.repeated, 20, 2),
     "loss not finite": Fault(not_finite.losses, 20, 1),
     "policy not finite": Fault(not_finite.policies, 20, 2),
     "reward not finite": Fault(not_finite.rewards, 20, 1),
     "stall": Fault(stalls.stalls, 20, 3),
+    "paused": Fault(stalls.pauses, 20, 2),
     "bad messages": Fault(sockets.bad_messages, 20, 1),
     "bad messages to a run": Fault(sockets.bad_messages_to_a_run, 20, 1),
 }

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
 import time
 from pathlib import Path
 
-from bench.command_line import SHORT, start, stats
-from bench.faults.trial import EPOCH_UPDATES, Trials, expect_end, train
+from bench.command_line import ROOT, SHORT, start, stats
+from bench.faults.trial import (
+    EPOCH_UPDATES,
+    Trials,
+    expect_end,
+    expect_nobody,
+    train,
+    wait_for,
+    without_traceback,
+)
 from checkpoint import newest_whole, saved_steps
 from model_file import read_model
 
@@ -42,6 +51,48 @@ def resumed(directory: Path, trials: int, rng: random.Random) -> Trials:
         np.testing.assert_allclose(ended.get_tensor("beta1_power"), adams_count, rtol=1e-4)
         assert len(saved_steps(output)) == 2
         yield ""
+
+
+def begun_with_load(directory: Path, trials: int, rng: random.Random) -> Trials:
+    """Kill a run that began from a file's weights before its first epoch has ended: it is resumed from these."""
+    loaded = read_model(str(ROOT / "models" / "Pong-v0.npz")).variables
+    for trial in range(trials):
+        output = directory / f"{trial}"
+        run = train(output, "--load", str(ROOT / "models" / "Pong-v0.npz"), "--learning-rate", "0",
+                    "--steps-per-epoch", "1000")  # fmt: skip
+        run.read_until("Start Epoch 1 ")
+        time.sleep(rng.uniform(0, 1))
+        run.process.kill()
+        run.finish()
+        expect_nobody(run)
+        assert saved_steps(output) == [0]
+        expect_end(start("--resume", "--output", str(output), "--max-epoch", "1", "--steps-per-epoch", "4"), 0)
+        model = read_model(str(output / "Pong-v0.npz"))
+        assert model.metadata["updates"] == 4
+        assert model.metadata["begun_from"]["file"] == "Pong-v0.npz"
+        for name, values in loaded.items():
+            np.testing.assert_array_equal(model.variables[name], values)
+        yield ""
+
+
+def two_in_one_directory(directory: Path, trials: int, rng: random.Random) -> Trials:
+    """Begin, continue or begin again where a run is: only the first trains, and the others are told its process."""
+    for trial in range(trials):
+        output = directory / f"{trial}"
+        first = train(output, "--max-epoch", "100000")
+        if trial % 2:
+            first.read_until("Start Epoch 2 ")
+        else:
+            wait_for(lambda output=output: list(output.glob(".train.lock")), 60, "its lock", first)
+        flags = rng.choice(((), ("--resume",)))
+        second = expect_end(start(*flags, *SHORT, "--output", str(output)), 2)
+        assert re.search(rf"in use by process {first.process.pid} ", second), second
+        without_traceback(second)
+        first.read_until("Start Epoch 3 ")
+        first.process.send_signal(signal.SIGTERM)
+        expect_end(first, 143)
+        assert newest_whole(output)
+        yield "continue" if flags else "begin"
 
 
 def repeated(directory: Path, trials: int, rng: random.Random) -> Trials:
