@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import NamedTuple
 
 from atari_wrapper import FRAMES_PER_S, STATE_SHAPE, make_player, stack_frames
 from config import UsageError, file_name, spread
+from machine import no_window
 from messages import REST, RUNNING
 from nursery import Nursery
 from overlay import Overlay
@@ -175,12 +175,10 @@ def play(
     """Show the agent play in a window, at the game's own speed, until the window is closed or ``check_stop`` raises.
 
     Raises:
-        UsageError: there is no display.
+        UsageError: there is no display that opens.
     """
-    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise UsageError(
-            "there is no display to play on: watch in a browser with --watch PORT, or record with --task dump_video"
-        )
+    if reason := no_window():
+        raise UsageError(f"{reason}; watch in a browser with --watch PORT, or record with --task dump_video")
     done = itertools.count(1)
     # The game runs in a process of its own, also because its OpenGL and TensorFlow can clash in one.
     with contextlib.suppress(SimulatorClosedError):
