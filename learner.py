@@ -20,14 +20,17 @@ from callbacks import (
     Evaluator,
     EventWriter,
     FiniteGuard,
+    HandFile,
+    HandSetter,
     ModelExporter,
     StatsWriter,
     TrainingClock,
     WholeEpochs,
 )
 from checkpoint import Checkpointer, mend_stats, newest_whole, saved_steps
-from config import CONFIG_FILE, Config, Schedule, UsageError, file_name
+from config import CONFIG_FILE, NO_GPU, Config, Schedule, UsageError, file_name
 from frame_statistics import frame_statistics
+from machine import named_gpus
 from model import Model, session_config
 from model_file import ModelFile
 from networks import NETWORKS
@@ -42,7 +45,6 @@ import tensorflow as tf
 from tensorpack import (
     AsyncMultiGPUTrainer,
     FeedInput,
-    HumanHyperParamSetter,
     QueueInput,
     ScheduledHyperParamSetter,
     SimpleTrainer,
@@ -57,6 +59,7 @@ from tensorpack.tfutils.sessinit import DictRestore, JustCurrentSession, SaverRe
 from tensorpack.utils import logger
 
 HYPER_PARAM_FILE = "hyper.txt"
+_CUDA_VISIBLE_DEVICES = os.environ.get("CUDA_VISIBLE_DEVICES")  # as it was given
 _OPTIMIZERS = {"adam": "Adam", "soap": "SOAP"}
 # After each epoch, besides what the status line says; the statistics and TensorBoard have all.
 _PRINTED = ["^(steps|train_minutes|learning_rate|entropy|policy_loss|value_loss)$", "^(dropped_|simulator_|malformed_)"]
@@ -168,6 +171,7 @@ def train(
     starting_epoch, lives = 1, 0
     if checkpoint is not None:
         starting_epoch = int(tf.train.load_variable(checkpoint, "global_step")) // config.steps_per_epoch + 1
+        check_unfinished(starting_epoch, config)
         lives = _load_progress(checkpoint)["simulator_lives"]
         mend_stats(output, starting_epoch)
     devices = Devices.split(max(num_gpus, len(config.gpu_ids)))
@@ -213,6 +217,7 @@ def train(
             session_init = SaverRestore(checkpoint)
         elif model_file is not None:
             session_init = DictRestore(model_file.variables)
+        by_hand = HandFile(output / HYPER_PARAM_FILE, ("learning_rate", "entropy_beta"))
         trainer.train_with_defaults(
             callbacks=[
                 actor,
@@ -221,8 +226,7 @@ def train(
                 FiniteGuard(output, actor, [spec.name for spec in model.inputs()]),
                 _schedule_setter("learning_rate", config.learning_rate, updates_per_step),
                 _schedule_setter("entropy_beta", config.entropy_beta, updates_per_step),
-                HumanHyperParamSetter("learning_rate", HYPER_PARAM_FILE),
-                HumanHyperParamSetter("entropy_beta", HYPER_PARAM_FILE),
+                *(HandSetter(name, by_hand) for name in by_hand.names),
                 clock,
                 evaluator,
                 Checkpointer(output, config.max_to_keep, stop),
@@ -241,6 +245,16 @@ def train(
         actor.raise_failure()
     finally:
         actor.close()
+
+
+def check_unfinished(starting_epoch: int, config: Config) -> None:
+    """Raise UsageError if a resumed run has no epoch left to train."""
+    done = starting_epoch - 1
+    if done >= config.max_epoch:
+        raise UsageError(
+            f"{config.directory} has finished: {done} epochs are done, --max-epoch is {config.max_epoch}; to train on "
+            f"type --resume --max-epoch {done + config.max_epoch}"
+        )
 
 
 def _load_progress(checkpoint: str) -> dict[str, int]:
@@ -264,23 +278,26 @@ def describe(config: Config, cores: int) -> str:
     )
 
 
-def visible_gpus(gpu_ids: tuple[int, ...]) -> int:
-    """Show TensorFlow the GPUs asked for, or else the first one only, and count those it finds."""
-    if gpu_ids:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(str(i) for i in gpu_ids)
-    else:
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
-    found = len(tf.config.list_physical_devices("GPU"))
-    return found if gpu_ids else min(1, found)
+def visible_gpus(gpu: str | None) -> int:
+    """Show TensorFlow the GPUs of ``--gpu``, by default the first one, and count those it finds.
+
+    Where CUDA_VISIBLE_DEVICES is set already, its GPUs are all there are: they are numbered from 0 on.
+    """
+    asked = () if gpu == NO_GPU else Config(gpu=gpu).gpu_ids or (0,)
+    if (named := named_gpus(_CUDA_VISIBLE_DEVICES)) is not None:
+        asked = [named[number] for number in asked if number < len(named)]
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, asked))
+    return len(tf.config.list_physical_devices("GPU"))
 
 
 def usable_gpus(config: Config) -> int:
     """Count the GPUs that there are of those asked for; warns loudly if some are not."""
-    num_gpus = visible_gpus(config.gpu_ids)
+    num_gpus = visible_gpus(config.gpu)
     if len(config.gpu_ids) > num_gpus:
+        within = "" if _CUDA_VISIBLE_DEVICES is None else f" within CUDA_VISIBLE_DEVICES={_CUDA_VISIBLE_DEVICES}"
         logger.warn(
-            f"--gpu {config.gpu}: TensorFlow sees {num_gpus} GPU(s). Training goes on, on the CPU where GPUs are "
-            "missing, far slower. Check that nvidia-smi works, and install TensorFlow with CUDA: "
+            f"--gpu {config.gpu}: TensorFlow sees {num_gpus} GPU(s){within}. Training goes on, on the CPU where GPUs "
+            "are missing, far slower. Check that nvidia-smi works, and install TensorFlow with CUDA: "
             "pip install 'tensorflow[and-cuda]'"
         )
     return num_gpus
