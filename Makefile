@@ -6,7 +6,9 @@
 # make bench-pictures, bench-screenshot, bench-animation  the README's pictures
 # make faults     kills, stops, starves and fuzzes runs, and tells what was lost
 
-PYTHON ?= python3
+# Only what stands on the command line counts: a shell may export variables of these names for others.
+$(foreach name,ENV GPU ARGS PYTHON,$(if $(findstring command line,$(origin $(name))),,$(eval override $(name) :=)))
+override PYTHON := $(or $(PYTHON),python3)
 BIN := .venv/bin
 FLAGS := $(if $(ENV),--env $(ENV)) $(if $(GPU),--gpu $(GPU)) $(ARGS)
 

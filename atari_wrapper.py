@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import re
 import warnings
 
 from config import UsageError
@@ -140,13 +141,29 @@ def _atari_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
     spec = gymnasium.registry.get(env_id)
     if spec is None:
         atari_ids = [name for name, spec in gymnasium.registry.items() if is_atari(spec)]
-        by_lower = {name.lower(): name for name in atari_ids}
-        near = difflib.get_close_matches(env_id.lower(), by_lower, n=3, cutoff=0.5)
-        hint = f"did you mean {', '.join(by_lower[n] for n in near)}?" if near else "try Pong-v0 or ALE/Pong-v5"
+        near = _meant(env_id, atari_ids)
+        hint = f"did you mean {', '.join(near)}?" if near else "try Pong-v0 or ALE/Pong-v5"
         raise UsageError(f"unknown environment {env_id!r}: {hint}")
     if not is_atari(spec):
         raise UsageError(f"{env_id} is no Atari game: name one such as Pong-v0 or ALE/Pong-v5")
     return spec
+
+
+def _meant(env_id: str, atari_ids: list[str]) -> list[str]:
+    """All ids of the game that an unknown id names, the most alike first; else one id of each similar game."""
+    by_game: dict[str, list[str]] = {}
+    for name in atari_ids:
+        by_game.setdefault(_game(name), []).append(name)
+    if ids := by_game.get(_game(env_id)):
+        return sorted(ids, key=lambda name: -difflib.SequenceMatcher(None, env_id.lower(), name.lower()).ratio())
+    return [by_game[game][0] for game in difflib.get_close_matches(_game(env_id), by_game, n=3)]
+
+
+def _game(env_id: str) -> str:
+    """The game of an id, in small letters: without namespace, version and variant, also where Gym had these."""
+    words = re.split(r"[:/]", env_id.lower())[-1]
+    name = re.sub(r"[^a-z0-9]", "", re.sub(r"[^a-z0-9]*v\d+\s*$", "", words))
+    return re.sub(r"(ram|deterministic|noframeskip)+$", "", name)
 
 
 def get_protocol(env_id: str) -> Protocol:

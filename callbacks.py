@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 from collections import deque
 from pathlib import Path
@@ -33,11 +34,13 @@ from stopping import StoppedError, StopRequest
 
 import numpy as np
 import tensorflow as tf
-from tensorpack import Callback, HyperParamSetter, JSONWriter, tfv1
-from tensorpack.callbacks import MonitorBase
+from tensorpack import Callback, JSONWriter, tfv1
+from tensorpack.callbacks import HyperParamSetter, MonitorBase
 from tensorpack.utils import logger
 
 _MAX_EVENTS = 10_000  # that wait while the disk is full
+_LONGEST_LINE = 40  # that is told of a file
+_HIGHEST = float(np.finfo(np.float32).max)
 _DRAW_EVERY_S = 20.0
 _DRAW_S = 20.0  # it may take, with the lowest priority
 
@@ -256,6 +259,60 @@ class WholeEpochs(Callback):
 
     def _before_epoch(self):
         self.trainer.loop.steps_per_epoch = self._steps - self.global_step % self._steps
+
+
+class HandFile:
+    """Values that are set by hand while training runs: a file with a line such as ``learning_rate: 0.0001`` for each.
+
+    Attributes:
+        names: of the values that it may have.
+    """
+
+    def __init__(self, path: Path, names: tuple[str, ...]):
+        self.names = names
+        self._path = path
+        self._newest: tuple[str, str] | None = None
+
+    def read(self) -> dict[str, float]:
+        """The values that there are. What cannot be read is left out, and told once for each state of the file."""
+        text = failure = ""
+        if self._path.is_file():
+            try:
+                text = self._path.read_text(encoding="utf-8-sig", errors="replace")
+            except OSError as error:
+                failure = str(error.strerror)
+        values, unreadable = self._parse(text)
+        if (failure or unreadable) and self._newest != (text, failure):
+            reason = failure or f"no value of {' or '.join(self.names)}: {', '.join(unreadable)}"
+            logger.warn(f"{self._path} is read in part, or not at all: {reason}")
+        self._newest = (text, failure)
+        return values
+
+    def _parse(self, text: str) -> tuple[dict[str, float], list[str]]:
+        values, unreadable = {}, []
+        for line in filter(None, (line.partition("#")[0].strip() for line in text.splitlines())):
+            name, _, value = line.partition(":")
+            name = name.strip().lower().replace("-", "_")
+            try:
+                number = float(value)
+            except ValueError:
+                number = math.nan
+            if name in self.names and 0 <= number <= _HIGHEST:
+                values[name] = number
+            else:
+                unreadable.append(repr(textwrap.shorten(line, _LONGEST_LINE)))
+        return values, unreadable
+
+
+class HandSetter(HyperParamSetter):
+    """Sets a value to that of the hand-written file, if it has one, before training and after each epoch."""
+
+    def __init__(self, name: str, file: HandFile):
+        super().__init__(name)
+        self._name, self._file = name, file
+
+    def _get_value_to_set(self):
+        return self._file.read().get(self._name)
 
 
 class CurveDrawer(Callback):

@@ -1,26 +1,27 @@
 """What ``--task doctor`` looks at besides speed: each function finds one thing out and returns a ``Check``.
 
-The first check is whether the packages are there, so none but TensorFlow's ``packaging`` is needed to import this file.
+The first check is whether the packages are there, so none is needed to import this file.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import math
 import os
+import re
 import resource
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import NamedTuple
 
-from config import Config, UsageError, first_line
-
-from packaging.requirements import Requirement
+from config import NO_GPU, Config, UsageError, first_line, problem
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 _HERE = Path(__file__).resolve().parent
@@ -70,16 +71,19 @@ class Check(NamedTuple):
 
 def missing(requirements: Path = REQUIREMENTS) -> list[Check]:
     """The required packages that are not installed: nothing goes on without them."""
+    wanted = _read(requirements) | {"packaging": "packaging"}  # TensorFlow's, with which versions are compared
     return [
-        Check("packages", FAIL, f"{requirement.name} is not installed", f"{PIP} '{requirement}'")
-        for requirement in _read(requirements)
-        if not _installed(requirement.name)
+        Check("packages", FAIL, f"{name} is not installed", f"{PIP} '{requirement}'")
+        for name, requirement in wanted.items()
+        if not _installed(name)
     ]
 
 
 def packages(requirements: Path = REQUIREMENTS) -> list[Check]:
     """The versions of the installed packages, against those tested together and what the packages themselves need."""
-    wanted = {requirement.name: requirement for requirement in _read(requirements)}
+    from packaging.requirements import Requirement
+
+    wanted = {name: Requirement(text) for name, text in _read(requirements).items()}
     wrong = []
     for name, requirement in wanted.items():
         if (version := _installed(name)) is None:
@@ -98,16 +102,37 @@ def packages(requirements: Path = REQUIREMENTS) -> list[Check]:
     return wrong or [Check("packages", OK, text)]
 
 
+def load(requirements: Path = REQUIREMENTS) -> None:
+    """Load the required packages. Raises RuntimeError with the name of the first that fails; others may need it."""
+    for name in _read(requirements):
+        try:
+            importlib.import_module(module_of(name))
+        except Exception as error:
+            raise RuntimeError(f"{name}: {problem(error)}") from error
+
+
+def absent(requirements: Path = REQUIREMENTS) -> list[str]:
+    """The required packages that cannot be imported; a package of another name may have brought the module."""
+    return [name for name in _read(requirements) if not importlib.util.find_spec(module_of(name))]
+
+
+def module_of(package: str) -> str:
+    """The module that a required package is imported by."""
+    return {"opencv-python-headless": "cv2", "pyzmq": "zmq"}.get(package, package.replace("-", "_"))
+
+
 def _installed(name: str) -> str | None:
+    """The version of a package; None if it is not there, or what is left of it does not tell."""
     try:
         return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
+    except (importlib.metadata.PackageNotFoundError, KeyError, TypeError, OSError, UnicodeError):
         return None
 
 
-def _read(requirements: Path) -> list[Requirement]:
+def _read(requirements: Path) -> dict[str, str]:
+    """The requirements, by the names of their packages."""
     lines = map(str.strip, requirements.read_text().splitlines())
-    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {re.match(r"[\w.-]+", line)[0]: line for line in lines if line and not line.startswith("#")}
 
 
 def game(env_id: str) -> Check:
@@ -123,7 +148,7 @@ def game(env_id: str) -> Check:
     except UsageError:
         raise
     except Exception as error:
-        text = f"{env_id} does not play: {first_line(error) or type(error).__name__}"
+        text = f"{env_id} does not play: {problem(error)}"
         return Check("game", FAIL, text, f"{PIP} --force-reinstall --no-deps ale-py gymnasium, in the versions tested")
     return Check("game", OK, f"{env_id} plays, with {len(protocol.actions)} actions")
 
@@ -150,6 +175,10 @@ def gpu(config: Config, seen: list[str], listed: list[str] | str, visible: str |
         listed: as of ``listed_gpus``.
         visible: CUDA_VISIBLE_DEVICES as it was given.
     """
+    from machine import named_gpus
+
+    if config.gpu == NO_GPU:
+        return Check("gpu", OK, f"--gpu {NO_GPU}: the CPU does it all")
     asked = len(config.gpu_ids)
     if seen and len(seen) >= asked:
         return Check("gpu", OK, f"TensorFlow sees {', '.join(seen)}")
@@ -160,23 +189,29 @@ def gpu(config: Config, seen: list[str], listed: list[str] | str, visible: str |
         return Check("gpu", FAIL if asked else OK, f"{prefix}there is no NVIDIA driver, the CPU does it all", remedy)
     if isinstance(listed, str):
         return Check("gpu", missing, prefix + listed, "reinstall NVIDIA's driver or restart, until nvidia-smi works")
-    if not asked and visible is not None:
-        return Check("gpu", WARN, f"{prefix}CUDA_VISIBLE_DEVICES={visible!r} hides it", "unset CUDA_VISIBLE_DEVICES")
-    if any(number >= len(listed) for number in config.gpu_ids):
+    last = max(config.gpu_ids, default=0)
+    if visible is not None and last >= (count := len(named_gpus(visible))):
+        text = f"has {count}, from 0 to {count - 1}" if count else "hides all"
+        remedy = "name others with --gpu" if count else "unset CUDA_VISIBLE_DEVICES"
+        return Check("gpu", missing, f"{prefix}CUDA_VISIBLE_DEVICES={visible!r} {text}", remedy)
+    if visible is None and last >= len(listed):
         text = f"{prefix}nvidia-smi lists {len(listed)}, from 0 to {len(listed) - 1}"
         return Check("gpu", FAIL, text, "name others with --gpu")
-    (versions,) = (requirement.specifier for requirement in _read(REQUIREMENTS) if requirement.name == "tensorflow")
+    versions = _read(REQUIREMENTS)["tensorflow"].removeprefix("tensorflow")
     text = f"{prefix}the driver lists {len(listed)}, but this TensorFlow cannot use them"
     return Check("gpu", missing, text, f"{PIP} 'tensorflow[and-cuda]{versions}'")
 
 
 def display() -> Check:
-    """Whether there is a display for ``--task play``."""
-    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
-        if os.environ.get(name):
-            return Check("display", OK, f"{name}={os.environ[name]}")
-    remedy = "record videos with --task dump_video, or watch in a browser with --watch PORT"
-    return Check("display", WARN, "none: --task play has no window to show", remedy)
+    """Whether a window of ``--task play`` can be opened, by opening the display."""
+    from machine import no_window
+
+    if reason := no_window():
+        remedy = "record videos with --task dump_video, or watch in a browser with --watch PORT"
+        return Check("display", WARN, f"{reason}: --task play shows nothing", remedy)
+    names = ("SDL_VIDEODRIVER", "DISPLAY", "WAYLAND_DISPLAY")
+    given = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name)]
+    return Check("display", OK, " ".join(given) or "the console")
 
 
 def prctl(script: str = ORPHAN) -> Check:
@@ -255,19 +290,19 @@ def memory(config: Config, cores: int) -> Check:
 
 def cores(seconds: float) -> list[Check]:
     """How many cores this process may use, and whether others use them now."""
-    from machine import usable_cores
+    from machine import core_seconds, usable_cores
 
-    import psutil
-
-    allowed, usable, there = len(os.sched_getaffinity(0)), usable_cores(), os.cpu_count()
+    allowed, usable = len(os.sched_getaffinity(0)), usable_cores()
+    there = os.cpu_count() or usable
     why = ""
     if usable < there:
         why = f" of the machine's {there}: " + (
             "the CPU quota of the cgroup allows no more" if usable < allowed else "the CPU affinity allows no more"
         )
     found = [Check("cores", OK, f"{usable} usable{why}")]
-    busy = psutil.cpu_percent(seconds, percpu=True)
-    taken = sum(busy[core] for core in os.sched_getaffinity(0) if core < len(busy)) / 100
+    (before, _), start = core_seconds(), time.perf_counter()
+    time.sleep(seconds)
+    taken = (core_seconds()[0] - before) / (time.perf_counter() - start)
     if taken > allowed - usable + 0.25 * usable:
         text = f"others keep {taken:.1f} of {allowed} cores busy: the speeds below are too low"
         found.append(Check("load", WARN, text, "end other programs, and call doctor again"))

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from atari_wrapper import STATE_SHAPE, stack_frames
 from config import UsageError, spread
+from machine import no_window
 from messages import REST, RUNNING
 from nursery import Nursery
 from running_clock import running_s
@@ -173,12 +173,10 @@ def play(
     """Show the agent play in a window, at the game's own speed, until the window is closed or ``check_stop`` raises.
 
     Raises:
-        UsageError: there is no display.
+        UsageError: there is no display that opens.
     """
-    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise UsageError(
-            "there is no display to play on: watch in a browser with --watch PORT, or record with --task dump_video"
-        )
+    if reason := no_window():
+        raise UsageError(f"{reason}; watch in a browser with --watch PORT, or record with --task dump_video")
     done = itertools.count(1)
     # The game runs in a process of its own, also because its OpenGL and TensorFlow can clash in one.
     with contextlib.suppress(SimulatorClosedError):

@@ -16,6 +16,7 @@ from pathlib import Path
 TASKS = ("train", "play", "eval", "dump_video", "info", "plot", "doctor")
 MODEL_TASKS = ("play", "eval", "dump_video", "info")  # which need --load
 DEFAULT_ENV = "Pong-v0"
+NO_GPU = "-1"  # of --gpu
 NETWORKS = ("batch-a3c", "small", "small-ln", "nature")
 CORRECTIONS = ("clipped-is", "vtrace", "clipped-surrogate")
 OPTIMIZERS = ("adam", "soap")
@@ -52,9 +53,8 @@ class Schedule:
     def parse(cls, text: str) -> Schedule:
         """Parse ``VALUE[,UPDATE:VALUE...]``. Raises ValueError."""
         head, *tail = str(text).split(",")
-        pairs = [part.split(":") for part in tail]
-        changes = tuple((int(update), float(value)) for update, value in pairs)
-        schedule = cls(float(head), changes)
+        changes = tuple(map(_change, tail))
+        schedule = cls(_number(head, float, "a number"), changes)
         updates = [update for update, _ in changes]
         values = [schedule.initial, *(value for _, value in changes)]
         if updates != sorted(set(updates)) or any(u <= 0 for u in updates):
@@ -69,6 +69,22 @@ class Schedule:
 
     def __str__(self) -> str:
         return ",".join([f"{self.initial!r}", *(f"{update}:{value!r}" for update, value in self.changes)])
+
+
+def _change(part: str) -> tuple[int, float]:
+    update, colon, value = part.partition(":")
+    if not part.strip():
+        raise ValueError("a comma is followed by nothing")
+    if not colon:
+        raise ValueError(f"{part.strip()!r} is no UPDATE:VALUE")
+    return _number(update, int, "a whole number of updates"), _number(value, float, "a number")
+
+
+def _number(text: str, kind: type, wanted: str) -> float:
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{text.strip()!r} is not {wanted}") from None
 
 
 def _flag(default, group: str, text: str, **options):
@@ -89,8 +105,9 @@ class Config:
                       choices=TASKS)
     env: str | None = _flag(None, "task", "Atari environment id: Pong-v0, ALE/Pong-v5, BreakoutNoFrameskip-v4 ... "
                             f"(default: what the --load file was trained on, else {DEFAULT_ENV})", of_the_run=True)
-    gpu: str | None = _flag(None, "task", "GPUs, a list such as 0 or 0,1; of n > 1 the last ceil(n/2) infer, the rest "
-                            "train (default: GPU 0 if there is one)")
+    gpu: str | None = _flag(None, "task", "GPUs, a list such as 0 or 0,1, numbered within CUDA_VISIBLE_DEVICES if that "
+                            "is set; of n > 1 the last ceil(n/2) infer, the rest train; -1: none, the CPU does it all "
+                            "(default: GPU 0 if there is one)")
     load: tuple[str, ...] = _flag((), "task", "weights: an .npz, or a TensorFlow checkpoint; eval and info take "
                                   "several, and directories of .npz files")
     output: tuple[str, ...] = _flag((), "task", "output directory (default: train_log/train-atari-ENV); plot takes "
@@ -248,7 +265,8 @@ class Config:
 
     @property
     def gpu_ids(self) -> tuple[int, ...]:
-        return tuple(int(part) for part in self.gpu.split(",")) if self.gpu else ()
+        """The GPUs asked for; none if ``--gpu`` was not given, or gave them up."""
+        return tuple(int(part) for part in self.gpu.split(",")) if self.gpu not in (None, NO_GPU) else ()
 
     def saved(self) -> Config:
         """The configuration saved in this one's output directory, to be resumed; this one if there is none."""
@@ -340,6 +358,11 @@ LEARNING_DEFAULTS = {
 def first_line(error: object) -> str:
     """The first line of an error's text."""
     return str(error).partition("\n")[0]
+
+
+def problem(error: Exception) -> str:
+    """What an error says, in one line; at least its kind."""
+    return first_line(error) or type(error).__name__
 
 
 def file_name(env_id: str) -> str:

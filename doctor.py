@@ -1,6 +1,6 @@
 """``--task doctor``: what this machine has for a training, what is in its way, and how fast it will be.
 
-Nothing but the checks is imported before the packages are known to be there.
+Nothing but the standard library is needed before the packages are known to be there.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import checks
+import machine
 from checks import FAIL, OK, WARN, Check
-from config import DEFAULT_ENV, Config, RunError, first_line
+from config import DEFAULT_ENV, NO_GPU, Config, RunError, problem
 
 SECONDS = 2.5  # of each of the six measurements; the whole then takes half a minute
 _FORWARD_BATCHES = (32, 128)
@@ -141,6 +142,8 @@ def expectation(
 def command(config: Config, num_gpus: int) -> str:
     """The training's command line with what ``Config.resolve`` has chosen."""
     gpus = ",".join(map(str, config.gpu_ids[:num_gpus] or (0,))) if num_gpus else ""
+    if config.gpu == NO_GPU:
+        gpus = NO_GPU
     gpu = f" --gpu {gpus}" if gpus else ""
     return (
         f"./train-atari.py --env {config.env}{gpu} --network {config.network} "
@@ -184,21 +187,18 @@ def run(config: Config, seconds: float | None = None, quiet: Callable = contextl
     report, seconds = Report(), seconds or SECONDS
     if missing := checks.missing():
         report.finish(*missing)
-    packages = checks.packages()
+    cores, visible = machine.usable_cores(), os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
-        import speed  # noqa: F401  with it come all packages but TensorFlow
-        from machine import usable_cores
+        report.add(*checks.packages())
+        with quiet():
+            checks.load()
+            num_gpus, names, weights = _load_tensorflow(config)
     except Exception as error:  # of many kinds, when native libraries do not fit
-        report.finish(*packages, _unloadable(error))
-    cores, visible = usable_cores(), os.environ.get("CUDA_VISIBLE_DEVICES")
+        remedy = f"{checks.PIP} --force-reinstall -r {checks.REQUIREMENTS.name}"
+        report.finish(Check("imports", FAIL, f"a package cannot be loaded: {problem(error)}", remedy))
     config = dataclasses.replace(config, env=config.env or DEFAULT_ENV)
     game = checks.game(config.env)
-    report.add(*packages, game, checks.display(), checks.prctl(), checks.sockets(), *checks.cores(0.2 * seconds))
-    try:
-        with quiet():
-            num_gpus, names, weights = _load_tensorflow(config)
-    except Exception as error:
-        report.finish(_unloadable(error))
+    report.add(game, checks.display(), checks.prctl(), checks.sockets(), *checks.cores(0.2 * seconds))
     config = config.resolve(cores, num_gpus)
     report.add(checks.gpu(config, names, checks.listed_gpus(), visible), checks.files(config, cores),
                checks.processes(config, cores), checks.memory(config, cores),
@@ -216,15 +216,6 @@ def run(config: Config, seconds: float | None = None, quiet: Callable = contextl
     report.finish()
 
 
-def _unloadable(error: Exception) -> Check:
-    remedy = f"{checks.PIP} --force-reinstall -r {checks.REQUIREMENTS.name}"
-    return Check("imports", FAIL, f"a package cannot be loaded: {_problem(error)}", remedy)
-
-
-def _problem(error: Exception) -> str:
-    return first_line(error) or type(error).__name__
-
-
 def _load_tensorflow(config: Config) -> tuple[int, list[str], dict[str, int]]:
     """How many GPUs a run would use, the names of those that TensorFlow sees, and each network's number of weights."""
     import learner
@@ -232,7 +223,7 @@ def _load_tensorflow(config: Config) -> tuple[int, list[str], dict[str, int]]:
 
     import tensorflow as tf
 
-    num_gpus = learner.visible_gpus(config.gpu_ids)
+    num_gpus = learner.visible_gpus(config.gpu)
     gpus = tf.config.list_physical_devices("GPU")[:num_gpus]
     names = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]
     shapes = {name: network.variable_shapes(_MOST_ACTIONS).values() for name, network in NETWORKS.items()}
@@ -255,7 +246,7 @@ def _measure(report: Report, config: Config, cores: int, seconds: float, plays: 
         try:
             return function()
         except Exception as error:
-            text = f"cannot be measured: {_problem(error)}"
+            text = f"cannot be measured: {problem(error)}"
             report.add(Check(name, FAIL, text, "put right what failed above; if nothing did, make test"))
             return None
 

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import math
 
-from config import LEARNING_DEFAULTS, MODEL_TASKS, NETWORKS, Config, Schedule, UsageError
+from config import LEARNING_DEFAULTS, MODEL_TASKS, NETWORKS, NO_GPU, Config, Schedule, UsageError
 
 _GROUPS = {
     "task": "task",
@@ -92,10 +92,13 @@ def parse_args(argv: list[str] | None = None) -> Config:
         if config.num_envs is not None:
             saved = dataclasses.replace(saved, simulator_proc=None)
         config = dataclasses.replace(saved, **given)
-    if config.gpu is not None:
+    if config.gpu not in (None, NO_GPU):
         parts = config.gpu.split(",")
         if not all(part.isdecimal() for part in parts) or len(set(map(int, parts))) != len(parts):
-            raise UsageError(f"--gpu {config.gpu!r} is no list of GPU numbers: type for example --gpu 0 or --gpu 0,1")
+            raise UsageError(
+                f"--gpu {config.gpu!r} is no list of GPU numbers: type for example --gpu 0 or "
+                f"--gpu 0,1, or --gpu {NO_GPU} for the CPU"
+            )
     _check_task(config)
     return config
 

@@ -20,6 +20,8 @@ from callbacks import (
     Evaluator,
     EventWriter,
     FiniteGuard,
+    HandFile,
+    HandSetter,
     ModelExporter,
     RunBegins,
     ScheduleSetter,
@@ -28,8 +30,9 @@ from callbacks import (
     WholeEpochs,
 )
 from checkpoint import Checkpointer, mend_stats
-from config import CONFIG_FILE, Config, RunError, UsageError, first_line
+from config import CONFIG_FILE, NO_GPU, Config, RunError, UsageError, first_line
 from frame_statistics import frame_statistics
+from machine import named_gpus
 from model import Model, session_config
 from model_file import ModelFile
 from networks import NETWORKS
@@ -47,7 +50,6 @@ import tensorflow as tf
 from tensorpack import (
     AsyncMultiGPUTrainer,
     FeedInput,
-    HumanHyperParamSetter,
     QueueInput,
     SimpleTrainer,
     tfv1,
@@ -61,6 +63,7 @@ from tensorpack.tfutils.sessinit import DictRestore, JustCurrentSession, SaverRe
 from tensorpack.utils import logger
 
 HYPER_PARAM_FILE = "hyper.txt"
+_CUDA_VISIBLE_DEVICES = os.environ.get("CUDA_VISIBLE_DEVICES")  # as it was given
 _OPTIMIZERS = {"adam": "Adam", "soap": "SOAP"}
 # After each epoch, besides what the status line says; the statistics and TensorBoard have all.
 _PRINTED = ["^(steps|train_minutes|learning_rate|entropy|policy_loss|value_loss)$", "^(dropped_|simulator_|malformed_)"]
@@ -158,6 +161,7 @@ def _train(
     if checkpoint is not None:
         step, lives = _check_checkpoint(checkpoint, config, len(protocol.actions), updates_per_step)
         starting_epoch = step // config.steps_per_epoch + 1
+        check_unfinished(starting_epoch, config)
     logger.set_logger_dir(str(output), action="k")
     logger.info(describe(config, cores))
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is no reason to print tracebacks
@@ -207,6 +211,7 @@ def _train(
             session_init = SaverRestore(checkpoint)
         elif model_file is not None:
             session_init = DictRestore(model_file.variables)
+        by_hand = HandFile(output / HYPER_PARAM_FILE, ("learning_rate", "entropy_beta"))
         trainer.train_with_defaults(
             callbacks=[
                 RunBegins(directory),
@@ -216,8 +221,7 @@ def _train(
                 FiniteGuard(output, actor, [spec.name for spec in model.inputs()]),
                 ScheduleSetter("learning_rate", config.learning_rate, updates_per_step),
                 ScheduleSetter("entropy_beta", config.entropy_beta, updates_per_step),
-                HumanHyperParamSetter("learning_rate", HYPER_PARAM_FILE),
-                HumanHyperParamSetter("entropy_beta", HYPER_PARAM_FILE),
+                *(HandSetter(name, by_hand) for name in by_hand.names),
                 clock,
                 evaluator,
                 Checkpointer(output, config.max_to_keep, stop),
@@ -237,6 +241,16 @@ def _train(
     finally:
         actor.close()
         directory.trained = bool(actor.updates or stop.signal)
+
+
+def check_unfinished(starting_epoch: int, config: Config) -> None:
+    """Raise UsageError if a resumed run has no epoch left to train."""
+    done = starting_epoch - 1
+    if done >= config.max_epoch:
+        raise UsageError(
+            f"{config.directory} has finished: {done} epochs are done, --max-epoch is {config.max_epoch}; to train on "
+            f"type --resume --max-epoch {done + config.max_epoch}"
+        )
 
 
 def _check_checkpoint(checkpoint: str, config: Config, num_actions: int, updates_per_step: int) -> tuple[int, int]:
@@ -278,23 +292,26 @@ def describe(config: Config, cores: int) -> str:
     )
 
 
-def visible_gpus(gpu_ids: tuple[int, ...]) -> int:
-    """Show TensorFlow the GPUs asked for, or else the first one only, and count those it finds."""
-    if gpu_ids:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(str(i) for i in gpu_ids)
-    else:
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
-    found = len(tf.config.list_physical_devices("GPU"))
-    return found if gpu_ids else min(1, found)
+def visible_gpus(gpu: str | None) -> int:
+    """Show TensorFlow the GPUs of ``--gpu``, by default the first one, and count those it finds.
+
+    Where CUDA_VISIBLE_DEVICES is set already, its GPUs are all there are: they are numbered from 0 on.
+    """
+    asked = () if gpu == NO_GPU else Config(gpu=gpu).gpu_ids or (0,)
+    if (named := named_gpus(_CUDA_VISIBLE_DEVICES)) is not None:
+        asked = [named[number] for number in asked if number < len(named)]
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, asked))
+    return len(tf.config.list_physical_devices("GPU"))
 
 
 def usable_gpus(config: Config) -> int:
     """Count the GPUs that there are of those asked for; warns loudly if some are not."""
-    num_gpus = visible_gpus(config.gpu_ids)
+    num_gpus = visible_gpus(config.gpu)
     if len(config.gpu_ids) > num_gpus:
+        within = "" if _CUDA_VISIBLE_DEVICES is None else f" within CUDA_VISIBLE_DEVICES={_CUDA_VISIBLE_DEVICES}"
         logger.warn(
-            f"--gpu {config.gpu}: TensorFlow sees {num_gpus} GPU(s). Training goes on, on the CPU where GPUs are "
-            "missing, far slower. Check that nvidia-smi works, and install TensorFlow with CUDA: "
+            f"--gpu {config.gpu}: TensorFlow sees {num_gpus} GPU(s){within}. Training goes on, on the CPU where GPUs "
+            "are missing, far slower. Check that nvidia-smi works, and install TensorFlow with CUDA: "
             "pip install 'tensorflow[and-cuda]'"
         )
     return num_gpus

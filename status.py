@@ -95,6 +95,8 @@ def verdict(status: Status, cores: int, on_gpu: bool) -> str:
         return f"transport-bound: it never waits, {waits}; fewer --simulator-proc with more games each would help"
     if status.cores_busy >= _BUSY:
         return f"simulation-bound: {waits}; more cores would help"
+    if status.cores_busy == 0:  # the kernel does not tell
+        return f"simulation-bound: {waits}; more cores or more --num-envs would help"
     return f"simulation-bound: {waits}, cores are busy {status.cores_busy:.0%}; more --num-envs would help"
 
 

@@ -9,31 +9,62 @@
     ./train-atari.py --task plot --output train_log/one train_log/another
     ./train-atari.py --task doctor
 
-Typed without an active environment it runs in the project's own, .venv, which `make train` and `make test` create.
+Typed without an active environment it runs in the project's own, .venv, which `make train` and `make test` create;
+conda's counts as active if it has the packages.
 """
 
-import importlib.util
+import contextlib
 import os
 import sys
 from pathlib import Path
 
+import running_clock  # noqa: F401  it counts from here on
+from checks import absent
 from stopping import StoppedError, StopRequest
 
 HERE = Path(__file__).resolve().parent
+PYTHON = HERE / ".venv" / "bin" / "python"
 
 
 def enter_environment() -> None:
-    """Go on in the project's .venv if no environment is active; say what to type if the packages are missing."""
+    """Go on in the project's .venv if no environment is active, or one of conda's without the packages."""
     if sys.platform == "win32":
         fail("Windows is not supported: use Linux, or the Windows Subsystem for Linux")
-    python = HERE / ".venv" / "bin" / "python"
-    if sys.prefix == sys.base_prefix and python.exists():
-        os.execv(python, [str(python), *sys.argv])
+    outside = sys.prefix == sys.base_prefix and not (conda_is_active() and not absent())
+    if outside and PYTHON.exists() and Path(sys.executable) != PYTHON:
+        try:
+            os.execv(PYTHON, [str(PYTHON), *sys.argv])
+        except OSError as error:
+            fail(f"{PYTHON} does not run ({error.strerror}): delete .venv and type 'make train' in {HERE}")
     if sys.version_info < (3, 11):
         fail(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: type 'make train' in {HERE}")
-    missing = [name for name in ("ale_py", "tensorflow", "tensorpack", "zmq") if not importlib.util.find_spec(name)]
-    if missing:
-        fail(f"{', '.join(missing)} not installed: type 'make train' in {HERE}")
+
+
+def conda_is_active() -> bool:
+    """Whether this Python is that of conda's active environment."""
+    prefix = os.environ.get("CONDA_PREFIX")
+    return bool(prefix) and os.path.realpath(prefix) == os.path.realpath(sys.prefix)
+
+
+def require_packages() -> None:
+    """Say what to type if packages are missing."""
+    if missing := absent():
+        remedy = f"type 'make train' in {HERE}"
+        if PYTHON.exists() and not PYTHON.parents[1].samefile(sys.prefix):
+            remedy = f"type 'deactivate', or call {PYTHON} {sys.argv[0]}"
+        fail(f"{', '.join(missing)} not installed in {sys.prefix}: {remedy}")
+
+
+@contextlib.contextmanager
+def packages_told():
+    """Tell in one line of packages that are there and cannot be loaded: errors of many kinds."""
+    from config import RunError, problem
+
+    try:
+        yield
+    except Exception as error:
+        text = f"a package cannot be loaded: {problem(error)}; ./train-atari.py --task doctor tells which"
+        raise RunError(text) from error
 
 
 def fail(message: str) -> None:
@@ -59,11 +90,6 @@ def main(stop: StopRequest) -> None:
 
 
 def run(config, stop: StopRequest) -> None:
-    if config.task == "plot":
-        from curves import plot_runs
-
-        print(f"written to {plot_runs([Path(run) for run in config.output])}")
-        return
     from machine import quiet_stderr
 
     if config.task == "doctor":
@@ -71,11 +97,17 @@ def run(config, stop: StopRequest) -> None:
 
         doctor.run(config, quiet=quiet_stderr)
         return
+    require_packages()
+    if config.task == "plot":
+        with packages_told():
+            from curves import plot_runs
+        print(f"written to {plot_runs([Path(run) for run in config.output])}")
+        return
     if config.env:
-        from atari_wrapper import get_protocol
-
+        with packages_told():
+            from atari_wrapper import get_protocol
         get_protocol(config.env)  # a wrong one is told before TensorFlow is loaded, which takes seconds
-    with quiet_stderr():
+    with packages_told(), quiet_stderr():
         import tasks
     stop.defer()
     tasks.TASKS[config.task](config, stop)

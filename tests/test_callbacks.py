@@ -1,10 +1,11 @@
-"""The guard against numbers that are not finite. The other callbacks: the command line end to end."""
+"""The guard against numbers that are not finite; values set by hand. Other callbacks: the command line end to end."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 
-from callbacks import FiniteGuard
+import callbacks
+from callbacks import FiniteGuard, HandFile, HandSetter
 from config import RunError
 from unroll import empty_batch
 
@@ -55,3 +56,100 @@ def test_what_is_not_ends_the_run_and_is_written(tmp_path, columns, loss, told):
 def test_of_several_batches_all_are_looked_at(tmp_path):
     with pytest.raises(RunError, match="not finite in its batch: mu-1"):
         look(guard(tmp_path, batch(mus=[0.5, np.nan, 0.5]), batch()), 0.25, 0.25)
+
+
+# Values set by hand.
+
+RATE, BETA = {"learning_rate": 0.001}, {"entropy_beta": 0.01}
+HAND_WRITTEN = {  # the file: its values, and what the warning names
+    "nothing": (b"", {}, ""),
+    "both": (b"learning_rate: 0.001\nentropy_beta: 0.01\n", RATE | BETA, ""),
+    "one": (b"learning_rate:1e-3", RATE, ""),
+    "the other one": (b"entropy_beta:0.01\n", BETA, ""),
+    "zero": (b"entropy_beta: 0\n", {"entropy_beta": 0.0}, ""),
+    "a comment": (b"# slower from here\nlearning_rate: 0.001  # was: 0.003\n", RATE, ""),
+    "blank lines and spaces": (b"\n  \t\n  learning_rate \t :   0.001  \n\n", RATE, ""),
+    "a byte order mark": (b"\xef\xbb\xbflearning_rate: 0.001\n", RATE, ""),
+    "lines of Windows": (b"learning_rate: 0.001\r\n\r\nentropy_beta: 0.01\r\n", RATE | BETA, ""),
+    "lines of an old Mac": (b"learning_rate: 0.001\rentropy_beta: 0.01", RATE | BETA, ""),
+    "as the flag is spelled": (b"Learning-Rate: 0.001", RATE, ""),
+    "twice": (b"learning_rate: 1\nlearning_rate: 0.001\n", RATE, ""),
+    "another name": (b"gamma: 0.9\nlearning_rate: 0.001\n", RATE, "'gamma: 0.9'"),
+    "no number": (b"learning_rate: fast\nentropy_beta: 0.01\n", BETA, "'learning_rate: fast'"),
+    "nothing after it": (b"learning_rate:\nentropy_beta: 0.01\n", BETA, "'learning_rate:'"),
+    "a decimal comma": (b"learning_rate: 0,001", {}, "'learning_rate: 0,001'"),
+    "a schedule": (b"learning_rate: 0.001,5:0.1", {}, "'learning_rate: 0.001,5:0.1'"),
+    "no colon": (b"learning_rate 0.001", {}, "'learning_rate 0.001'"),
+    "nan": (b"learning_rate: nan\nentropy_beta: 0.01", BETA, "'learning_rate: nan'"),
+    "infinite": (b"learning_rate: inf\nentropy_beta: 0.01", BETA, "'learning_rate: inf'"),
+    "infinite in 32 bits": (b"learning_rate: 1e300\nentropy_beta: 0.01", BETA, "'learning_rate: 1e300'"),
+    "negative": (b"learning_rate: -1e-3\nentropy_beta: 0.01", BETA, "'learning_rate: -1e-3'"),
+    "another encoding": ("learning_rate: 0.001\n".encode("utf-16"), {}, "no value of"),
+    "no text": (bytes(range(256)), {}, "no value of"),
+    "a long line": (b"x" * 10_000 + b"\nlearning_rate: 0.001", RATE, "'[...]'"),
+}
+
+
+@pytest.fixture
+def warnings(monkeypatch) -> list[str]:
+    lines = []
+    monkeypatch.setattr(callbacks.logger, "warn", lines.append)
+    return lines
+
+
+@pytest.fixture
+def hand_file(tmp_path) -> HandFile:
+    return HandFile(tmp_path / "hyper.txt", ("learning_rate", "entropy_beta"))
+
+
+@pytest.mark.parametrize("case", HAND_WRITTEN)
+def test_a_hand_written_file_is_read_leniently(case, hand_file, warnings, tmp_path):
+    text, values, told = HAND_WRITTEN[case]
+    (tmp_path / "hyper.txt").write_bytes(text)
+    for _ in range(3):
+        assert hand_file.read() == values
+    assert len(warnings) == bool(told)  # once, not once for each name and epoch
+    for line in warnings:
+        assert told in line
+        assert "hyper.txt" in line
+        assert "\n" not in line
+        assert len(line) < 1000
+
+
+def test_each_new_state_of_a_hand_written_file_is_told_once(hand_file, warnings, tmp_path):
+    file = tmp_path / "hyper.txt"
+    assert hand_file.read() == {}
+    for number, text in enumerate(["learning_rate: x", "learning_rate: y", "entropy_beta: z"], start=1):
+        file.write_text(text)
+        hand_file.read()
+        hand_file.read()
+        assert len(warnings) == number
+    file.write_text("learning_rate: 0.001")
+    assert hand_file.read() == RATE
+    file.unlink()
+    assert hand_file.read() == {}
+    assert len(warnings) == 3
+
+
+def test_a_hand_written_file_that_cannot_be_opened(hand_file, warnings, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "hyper.txt").write_text("learning_rate: 0.001")
+    monkeypatch.setattr(type(tmp_path), "read_text", refuse)
+    assert hand_file.read() == hand_file.read() == {}
+    assert len(warnings) == 1
+    assert "Permission denied" in warnings[0]
+
+
+def test_a_directory_of_its_name_is_none(hand_file, warnings, tmp_path):
+    (tmp_path / "hyper.txt").mkdir()
+    assert hand_file.read() == {}
+    assert warnings == []
+
+
+def test_a_setter_sets_what_is_in_the_file_and_leaves_the_rest(hand_file, tmp_path):
+    rate, beta = (HandSetter(name, hand_file) for name in hand_file.names)
+    assert rate._get_value_to_set() is None
+    (tmp_path / "hyper.txt").write_text("entropy_beta: 0\n")
+    assert (rate._get_value_to_set(), beta._get_value_to_set()) == (None, 0.0)

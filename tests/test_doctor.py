@@ -87,6 +87,8 @@ def test_expectation_on_a_gpu_is_the_limit_alone():
         (Config(env="Pong-v0"), 1, "--env Pong-v0 --gpu 0 --network batch-a3c --num-envs 40 --simulator-proc 4"),
         (Config(env="Pong-v0", gpu="2,3", num_envs=8, simulator_proc=8), 2,
          "--env Pong-v0 --gpu 2,3 --network batch-a3c --num-envs 8 --simulator-proc 8"),
+        (Config(env="Pong-v0", gpu="-1"), 0,
+         "--env Pong-v0 --gpu -1 --network small --num-envs 40 --simulator-proc 4"),
         (Config(env="Pong-v0", gpu="2,3"), 1,
          "--env Pong-v0 --gpu 2 --network batch-a3c --num-envs 40 --simulator-proc 4"),
     ],

@@ -96,6 +96,33 @@ def test_resume_continues_the_run(trained):
     assert after[2]["learning_rate"] == pytest.approx(0.0005)
 
 
+def test_resume_of_a_finished_run_says_how_to_go_on(trained):
+    before = stats(trained)
+    done = len(before)
+    for flags in ([], ["--max-epoch", "1"]):
+        out = run("--resume", "--output", str(trained), "--max-epoch", str(done), *flags, status=2)
+        (line,) = [line for line in out.splitlines() if line.startswith("train-atari.py: ")]
+        assert f"{done} epochs are done" in line
+        assert f"--resume --max-epoch {done + int(flags[1] if flags else done)}" in line
+        assert "Traceback" not in out
+    assert stats(trained) == before
+
+
+def test_values_set_by_hand_take_the_place_of_a_schedules(tmp_path):
+    output = tmp_path / "run"
+    output.mkdir()
+    (output / "hyper.txt").write_bytes(b"\xef\xbb\xbf# by hand\r\n\r\nlearning_rate: 0.002\r\nentropy_beta: low\r\n")
+    out = run(
+        *SHORT, *EPOCH, "--max-epoch", "2", "--learning-rate", "0.001,12:0.0005", "--entropy-beta", "0.01,12:0.005",
+        "--gpu", "-1", "--output", str(output), CUDA_VISIBLE_DEVICES="3",
+    )  # fmt: skip
+    assert out.count("entropy_beta: low") == 1
+    assert "GPU(s)" not in out  # none was asked for, and none is missed
+    first, second = stats(output)
+    assert (first["learning_rate"], second["learning_rate"]) == pytest.approx((0.002, 0.0005))
+    assert json.loads((output / "config.json").read_text())["gpu"] == "-1"
+
+
 def test_eval_plays_the_number_of_episodes_and_reports(trained, tmp_path):
     out = run("--task", "eval", "--load", str(trained), "--episode", "3", "--output", str(tmp_path))
     records = json.loads((tmp_path / "eval.json").read_text())
@@ -264,6 +291,12 @@ ERRORS = {
     "another network": (["--task", "eval", "--network", "batch-a3c", "--load", "{model}"], "--network"),
     "corrupt model": (["--task", "eval", "--load", "{corrupt}"], "corrupt.npz"),
 }
+
+
+def test_play_where_nobody_serves_the_display(trained):
+    out = run("--task", "play", "--load", str(trained / "Pong-v0.npz"), status=2, DISPLAY=":4093", WAYLAND_DISPLAY="")
+    assert "train-atari.py: no window can be opened on DISPLAY=:4093; watch in a browser with --watch PORT" in out
+    assert "Traceback" not in out
 
 
 @pytest.mark.parametrize("case", ERRORS)

@@ -38,6 +38,8 @@ PARSED = {
     "--env Breakout-v0 --gpu 0": {"env": "Breakout-v0", "gpu": "0", "gpu_ids": (0,)},
     "--gpu 0,1": {"gpu_ids": (0, 1)},
     "--gpu 3,10": {"gpu_ids": (3, 10)},
+    "--gpu -1": {"gpu": "-1", "gpu_ids": ()},
+    "--gpu=-1": {"gpu": "-1", "gpu_ids": ()},
     "": {"gpu": None, "gpu_ids": (), "env": None, "load": (), "model": None, "output": (), "watch": None},
     "--task play --env Breakout-v0 --load B.npz": {"task": "play", "load": ("B.npz",), "model": "B.npz"},
     "--task dump_video --load B.npz --output out --episode 3": {"task": "dump_video", "directory": "out", "episode": 3},
@@ -101,9 +103,45 @@ def test_parse_args_refuses(line):
     assert REFUSED[line] in refusal(*line.split())
 
 
-@pytest.mark.parametrize("gpus", ["", ",", "0,", ",0", "a", "-1", "0 1", "1.0", "0x1", "0,0", "1,0,1", "0,00", "all"])
+@pytest.mark.parametrize(
+    "gpus",
+    ["", ",", "0,", ",0", "a", "-1,0", "0,-1", "-2", "- 1", "cpu", "0 1", "1.0", "0x1", "0,0", "1,0,1", "0,00", "all"],
+)
 def test_bad_gpu_lists(gpus):
-    assert "--gpu 0,1" in refusal("--gpu", gpus)
+    assert "--gpu 0,1, or --gpu -1 for the CPU" in refusal(f"--gpu={gpus}")
+
+
+SCHEDULES = {  # and what is wrong with which part
+    "0.001,5": "'5' is no UPDATE:VALUE",
+    "0.001,": "a comma is followed by nothing",
+    "0.001, ,5:1": "a comma is followed by nothing",
+    "0.001,:": "'' is not a whole number of updates",
+    "0.001,5:": "'' is not a number",
+    "0.001,1e3:0.1": "'1e3' is not a whole number of updates",
+    "0.001,10:x": "'x' is not a number",
+    "0.001, 10: 0.1 , x:1": "'x' is not a whole number of updates",
+    "0.001,1:2:3": "'2:3' is not a number",
+    "1:2:3": "'1:2:3' is not a number",
+    ",": "a comma is followed by nothing",
+    "": "'' is not a number",
+    "0.001;5:1": "'0.001;5:1' is not a number",
+    "0.001,5:1,4:1": "rising",
+    "0.001,5:nan": "finite",
+}
+
+
+@pytest.mark.parametrize("text", SCHEDULES)
+@pytest.mark.parametrize("name", ["--learning-rate", "--entropy-beta"])
+def test_what_is_wrong_in_which_part_of_a_schedule(name, text):
+    line = refusal(name, text)
+    assert line.endswith(f"{SCHEDULES[text]} (--help lists all flags)") or SCHEDULES[text] in ("rising", "finite")
+    assert SCHEDULES[text] in line
+    assert f"argument {name}: {text!r} is no VALUE[,UPDATE:VALUE...]: " in line
+
+
+def test_spaces_in_a_schedule_do_no_harm():
+    parsed = parse_args(["--learning-rate", " 1e-3, 5: 1e-4 ,7 :0"])
+    assert parsed.learning_rate == Schedule(1e-3, ((5, 1e-4), (7, 0.0)))
 
 
 LIMITS = [(f, end) for f in NUMBERS for end in ("low", "high") if end in f.metadata]

@@ -57,6 +57,11 @@ VERDICTS = {
         True,
         "transport-bound: it never",
     ),
+    "untold cores": (
+        IDLE._replace(cores_busy=0.0),
+        False,
+        f"simulation-bound: {WAITS}; more cores or more --num-envs",
+    ),
     "few games": (IDLE, True, f"simulation-bound: {WAITS}, cores are busy 40%; more --num-envs"),
     "few cores": (BUSY, True, f"simulation-bound: {WAITS}; more cores would help"),
 }

@@ -1,12 +1,23 @@
 """The script's way into its environment; what it does from there on is tested end to end."""
 
+import importlib.metadata
 import importlib.util
+import os
+import shutil
+import subprocess
 import sys
+import sysconfig
+import venv
 from pathlib import Path
+
+import checks
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[1] / "train-atari.py"
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "train-atari.py"
+PACKAGES = Path(sysconfig.get_path("purelib"))
+REQUIRED = list(checks._read(checks.REQUIREMENTS))
 
 
 @pytest.fixture
@@ -14,13 +25,17 @@ def script(tmp_path):
     spec = importlib.util.spec_from_file_location("train_atari", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.HERE = tmp_path
+    module.HERE, module.PYTHON = tmp_path, tmp_path / ".venv" / "bin" / "python"
     return module
 
 
 def refusal(script, capsys) -> str:
-    with pytest.raises(SystemExit) as caught:
+    def enter() -> None:
         script.enter_environment()
+        script.require_packages()
+
+    with pytest.raises(SystemExit) as caught:
+        enter()
     assert caught.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     return line
@@ -49,7 +64,7 @@ def test_missing_packages_are_named(script, capsys, monkeypatch):
     ("active", "made", "entered"), [(False, True, True), (True, True, False), (False, False, False)]
 )
 def test_the_projects_environment_is_entered_if_none_is_active(script, monkeypatch, active, made, entered):
-    python = script.HERE / ".venv" / "bin" / "python"
+    python = script.PYTHON
     if made:
         python.parent.mkdir(parents=True)
         python.touch()
@@ -59,3 +74,149 @@ def test_the_projects_environment_is_entered_if_none_is_active(script, monkeypat
     monkeypatch.setattr(script.os, "execv", lambda *args: calls.append(args))
     script.enter_environment()
     assert calls == ([(python, [str(python), "train-atari.py", "--help"])] if entered else [])
+
+
+# In processes, with environments of their own.
+
+
+@pytest.fixture
+def suite(tmp_path) -> Path:
+    """A copy of the suite, without a .venv."""
+    (tmp_path / "suite").mkdir()
+    for file in (*ROOT.glob("*.py"), ROOT / "requirements.txt", ROOT / "scores.json"):
+        shutil.copy(file, tmp_path / "suite")
+    return tmp_path / "suite"
+
+
+def run(
+    python: Path, suite: Path, *args: str, options: tuple[str, ...] = (), **env: str
+) -> subprocess.CompletedProcess:
+    """Run a suite's command line with a Python, without what is active here."""
+    clean = {name: value for name, value in os.environ.items() if name not in ("CONDA_PREFIX", "PYTHONPATH", "DISPLAY")}
+    return subprocess.run([str(python), *options, str(suite / "train-atari.py"), *args], env=clean | env,
+                          capture_output=True, text=True, timeout=120)  # fmt: skip
+
+
+def told(done: subprocess.CompletedProcess, status: int) -> str:
+    """The one line in which a run is refused."""
+    assert done.returncode == status, done
+    assert "Traceback" not in done.stdout + done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("train-atari.py: ")]
+    return line
+
+
+def project_python(suite: Path) -> Path:
+    """A .venv whose Python only tells that it was called."""
+    python = suite / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho entered "$@"\n')
+    python.chmod(0o755)
+    return python
+
+
+BASE = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+NO_SITE = ("-S",)  # this Python has then no packages, whatever is installed
+GAME = ("--env", "NoSuchGame-v0")  # is refused when the packages are there
+
+ACTIVE = {  # CONDA_PREFIX, PYTHONPATH: whether the project's environment is entered
+    "nothing": ({}, True),
+    "conda, without the packages": ({"CONDA_PREFIX": sys.base_prefix}, True),
+    "conda, with the packages": ({"CONDA_PREFIX": sys.base_prefix + "/", "PYTHONPATH": str(PACKAGES)}, False),
+    "another conda's": ({"CONDA_PREFIX": "/nowhere", "PYTHONPATH": str(PACKAGES)}, True),
+    "conda, deactivated": ({"CONDA_PREFIX": "", "PYTHONPATH": str(PACKAGES)}, True),
+}
+
+
+@pytest.mark.parametrize("case", ACTIVE)
+def test_condas_environment_is_kept_if_it_has_the_packages(case, suite):
+    env, entered = ACTIVE[case]
+    project_python(suite)
+    done = run(BASE, suite, *GAME, options=NO_SITE, **env)
+    if entered:
+        assert done.stdout == f"entered {suite / 'train-atari.py'} {' '.join(GAME)}\n"
+    else:
+        assert "unknown environment 'NoSuchGame-v0'" in told(done, 2)
+
+
+def environment(directory: Path, hidden: str | None = None) -> Path:
+    """Make an environment with all packages of this one but one; return its Python."""
+    venv.create(directory, symlinks=True, with_pip=False)
+    (packages,) = directory.glob("lib/python*/site-packages")
+    gone = set()
+    if hidden:
+        gone = {file.parts[0] for file in importlib.metadata.distribution(hidden).files}
+    for entry in PACKAGES.iterdir():
+        if entry.name not in gone:
+            (packages / entry.name).symlink_to(entry)
+    return directory / "bin" / "python"
+
+
+@pytest.mark.parametrize(("made", "remedy"), [(True, "type 'deactivate', or call "), (False, "type 'make train'")])
+def test_another_environment_without_the_packages_is_told_to_go(made, remedy, suite, tmp_path):
+    venv.create(tmp_path / "other", symlinks=True, with_pip=False)
+    python = project_python(suite) if made else ""
+    line = told(run(tmp_path / "other" / "bin" / "python", suite), 2)
+    assert f"train-atari.py: {', '.join(REQUIRED)} not installed in {tmp_path / 'other'}: " in line
+    assert f"{remedy}{python}" in line
+
+
+def test_a_project_environment_that_does_not_run(suite):
+    project_python(suite).chmod(0o644)
+    assert "does not run (Permission denied): delete .venv" in told(run(BASE, suite, options=NO_SITE), 2)
+
+
+def test_a_project_environment_that_lost_its_configuration_is_entered_once(suite):
+    python = suite / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(BASE)
+    assert "NoSuchGame" in (line := told(run(BASE, suite, *GAME, options=NO_SITE), 2)) or "not installed" in line
+
+
+@pytest.mark.parametrize("package", [*REQUIRED, "packaging"])
+def test_each_missing_package_is_told_by_the_doctor_and_before_a_training(package, suite, tmp_path):
+    python = environment(tmp_path / "environment", package)
+    done = run(python, suite, "--task", "doctor", COLUMNS="300")
+    assert "checks failed (packages)" in told(done, 1)
+    assert f"{package} is not installed" in done.stdout
+    assert "-m pip install '" + package in done.stdout
+    if package != "packaging":  # only the doctor needs it
+        assert f"train-atari.py: {package} not installed in " in told(run(python, suite), 2)
+
+
+@pytest.mark.parametrize(("package", "needed_by"), [("absl-py", "tensorflow"), ("protobuf", "tensorboard")])
+def test_what_a_package_needs_is_told_if_it_is_missing(package, needed_by, suite, tmp_path):
+    python = environment(tmp_path / "environment", package)
+    done = run(python, suite, "--task", "doctor", COLUMNS="300")
+    assert "packages" in told(done, 1)
+    assert f"{needed_by} needs {package}" in done.stdout
+    assert "tensorflow: No module named" in done.stdout or "tensorboard: No module named" in done.stdout
+    line = told(run(python, suite, *GAME, "--task", "train"), 2)  # the game is refused first
+    assert "NoSuchGame" in line
+    line = told(run(python, suite), 1)
+    assert "a package cannot be loaded: No module named" in line
+    assert "--task doctor" in line
+
+
+@pytest.mark.parametrize(
+    ("package", "text", "problem"),
+    [
+        ("numpy", "def", "invalid syntax"),
+        ("psutil", "raise OSError('libx.so: cannot open shared object file')", "psutil: libx.so: cannot open"),
+        ("pyzmq", "raise ImportError('undefined symbol')", "pyzmq: undefined symbol"),
+        ("packaging", "raise ImportError", "cannot import name"),
+        ("tensorflow", "raise RuntimeError('built for another processor')", "tensorflow: built for another"),
+    ],
+)
+def test_a_broken_package_is_told_by_the_doctor(package, text, problem, suite, tmp_path):
+    python = environment(tmp_path / "environment")
+    (packages,) = (tmp_path / "environment").glob("lib/python*/site-packages")
+    module = packages / checks.module_of(package)
+    module.unlink()
+    module.mkdir()
+    (module / "__init__.py").write_text(text)
+    done = run(python, suite, "--task", "doctor", COLUMNS="300")
+    assert "(imports)" in told(done, 1)
+    assert problem in done.stdout or package == "packaging"
+    assert "a package cannot be loaded: " in done.stdout
+    if package != "packaging":
+        assert "a package cannot be loaded: " in told(run(python, suite), 1)

@@ -25,7 +25,7 @@ _CLIENT_MESSAGE = 33
 def closed_windows(directory: Path, trials: int, rng: random.Random) -> Trials:
     """Close the window as a window manager does, which is no failure, or stop ``play`` by a signal: it ends cleanly."""
     model = str(ROOT / "models" / "Pong-v0.npz")
-    with _display(directory) as name, _Screen(name) as screen:
+    with display(directory) as name, _Screen(name) as screen:
         for trial in range(trials):
             number = (None, signal.SIGINT, None, signal.SIGTERM)[trial % 4]
             run = start("--task", "play", "--load", model, env={"DISPLAY": name, "WAYLAND_DISPLAY": ""})
@@ -44,12 +44,12 @@ def closed_windows(directory: Path, trials: int, rng: random.Random) -> Trials:
 
 
 @contextlib.contextmanager
-def _display(directory: Path) -> Iterator[str]:
+def display(directory: Path, *options: str) -> Iterator[str]:
     """An X server without a screen or a window manager; yields the name of its display."""
     read, write = os.pipe()
     with open(directory / "Xvfb.log", "wb") as log:
         server = subprocess.Popen(
-            ["Xvfb", "-displayfd", str(write), "-nolisten", "tcp"], pass_fds=[write], stdout=log, stderr=log
+            ["Xvfb", "-displayfd", str(write), "-nolisten", "tcp", *options], pass_fds=[write], stdout=log, stderr=log
         )
     os.close(write)
     try:
