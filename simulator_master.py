@@ -114,7 +114,7 @@ class SimulatorMaster:
         except zmq.ZMQError as error:
             self.close()
             raise UsageError(
-                f"a socket cannot be made in {self._directory} ({error.strerror}): export TMPDIR=/tmp"
+                f"a socket cannot be made in {self._directory} ({os.strerror(error.errno)}): export TMPDIR=/tmp"
             ) from None
 
     def _spawn(self, index: int) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -284,6 +285,8 @@ ERRORS = {
     "missing model": (["--task", "eval", "--load", "none.npz"], "none.npz"),
     "nothing to resume": (["--resume", "--output", "nothing-here"], "no run to resume"),
     "no display": (["--task", "play", "--load", "{model}"], "dump_video"),
+    "resumed as another network": (["--resume", "--output", "{run}", "--network", "nature"], "--network small"),
+    "resumed as another game": (["--resume", "--output", "{run}", "--env", "Breakout-v0"], "--env Pong-v0"),
     "another run's directory": (["--output", "{run}"], "--resume"),
     "another game": (["--task", "eval", "--env", "Breakout-v0", "--load", "{model}"], "trained on Pong-v0"),
     "no run to draw": (["--task", "plot", "--output", "nothing-here"], "nothing-here"),
@@ -304,12 +307,74 @@ def test_a_users_error_is_told_in_one_line(case, trained, tmp_path):
     args, remedy = ERRORS[case]
     corrupt = tmp_path / "corrupt.npz"
     corrupt.write_bytes((trained / "Pong-v0.npz").read_bytes()[:1000])
+    before = {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()}
     places = {"model": str(trained / "Pong-v0.npz"), "run": str(trained), "corrupt": str(corrupt)}
     out = run(*(arg.format(**places) for arg in args), status=2, DISPLAY="", WAYLAND_DISPLAY="")
     message = [line for line in out.splitlines() if line.startswith("train-atari.py: ")]
     assert len(message) == 1
     assert remedy in message[0]
     assert "Traceback" not in out
+    assert {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()} == before
+
+
+FAILED_STARTS = {
+    "no room for the pool": (["--pool-states", str(1 << 20)], {}, 1, "--pool-states"),
+    "no socket": ([], {"TMPDIR": "{long}"}, 2, "export TMPDIR=/tmp"),
+    "no game": (["--env", "Breakot-v0"], {}, 2, "Breakout-v0"),
+}
+
+
+@pytest.mark.parametrize("case", FAILED_STARTS)
+def test_a_start_that_fails_leaves_nothing(case, tmp_path):
+    flags, env, status, remedy = FAILED_STARTS[case]
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    out = run(*SHORT, *EPOCH, *flags, "--output", str(tmp_path / "new" / "run"), status=status,
+              **{name: value.format(long=long) for name, value in env.items()})  # fmt: skip
+    (message,) = [line for line in out.splitlines() if line.startswith("train-atari.py: ")]
+    assert remedy in message
+    assert "Traceback" not in out
+    assert not (tmp_path / "new").exists()
+    assert list(long.iterdir()) == []
+
+
+def test_a_checkpoint_of_another_network_is_told(trained, tmp_path):
+    output = tmp_path / "run[seed=0]"
+    shutil.copytree(trained, output)
+    text = (output / "config.json").read_text()
+    (output / "config.json").write_text(text.replace('"network": "small"', '"network": "batch-a3c"'))
+    out = run("--resume", "--output", str(output), "--max-epoch", "9", status=2)
+    assert "is not of network batch-a3c on Pong-v0: its conv0/W is [8, 8, 12, 16] and not [5, 5, 12, 32]" in out
+    assert "Traceback" not in out
+
+
+def test_a_directory_whose_name_is_a_pattern_is_resumed(trained, tmp_path):
+    output = tmp_path / "run[seed=0]*"
+    shutil.copytree(trained, output)
+    before = stats(output)
+    run("--resume", "--output", str(output), "--max-epoch", str(len(before) + 1), "--eval-every", "0")
+    assert stats(output)[: len(before)] == before
+    assert len(stats(output)) == len(before) + 1
+
+
+def test_a_schedule_that_ends_in_nothing_is_resumed(trained, tmp_path):
+    output = tmp_path / "run"
+    shutil.copytree(trained, output)
+    epoch = len(stats(output)) + 1
+    run("--resume", "--output", str(output), "--max-epoch", str(epoch), "--eval-every", "0", "--learning-rate", "1,5:0")
+    assert stats(output)[-1]["learning_rate"] == 0
+    with np.load(trained / "Pong-v0.npz") as before, np.load(output / "Pong-v0.npz") as after:
+        np.testing.assert_array_equal(before["fc0/W"], after["fc0/W"])
+
+
+def test_an_evaluation_repeats_with_its_seed(trained, tmp_path):
+    scores = []
+    for seed in (3, 3, 4):
+        run("--task", "eval", "--load", str(trained / "Pong-v0.npz"), "--episode", "6", "--seed", str(seed),
+            "--output", str(tmp_path))  # fmt: skip
+        scores.append(json.loads((tmp_path / "eval.json").read_text())[0]["scores"])
+    assert scores[0] == scores[1]
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["eval-1.json", "eval-2.json", "eval.json"]
 
 
 def test_doctor_tells_what_there_is_and_what_to_expect(tmp_path):

@@ -84,6 +84,6 @@ def test_without_gpus_the_cpu_infers_and_trains(machine_of, tmp_path):
     config = Config(gpu="-1", output=(str(tmp_path),))
     assert Devices.split(max(usable_gpus(config), len(config.gpu_ids))) == Devices((0,), (-1,))
     assert config.resolve(2, usable_gpus(config)).network == "small"
-    config.save(tmp_path / "config.json")
+    (tmp_path / "config.json").write_text(config.as_json())
     assert parse_args(["--resume", "--output", str(tmp_path)]).gpu == "-1"
     assert parse_args(["--resume", "--output", str(tmp_path), "--gpu", "0"]).gpu_ids == (0,)
