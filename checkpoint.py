@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -21,6 +22,7 @@ from tensorpack.utils import logger
 
 STATS_FILE = "stats.json"
 _NAME = "model"
+_PATTERN = frozenset("*?[\\")
 
 
 @contextlib.contextmanager
@@ -90,6 +92,22 @@ def remove_old(directory: Path, max_to_keep: int) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
+def readable(prefix: str) -> str:
+    """Name a checkpoint so that TensorFlow finds it, which takes names for patterns: ``run[seed=0]`` names ``runs``.
+
+    Where the directory's name would be one it is named by a descriptor, which stays open as long as the process.
+
+    Raises:
+        UsageError: the checkpoint's own name is a pattern.
+    """
+    if not _PATTERN & set(prefix):
+        return prefix
+    directory, name = os.path.split(prefix)
+    if _PATTERN & set(name):
+        raise UsageError(f"TensorFlow takes the checkpoint's name {prefix} for a pattern: rename its files")
+    return f"/proc/self/fd/{os.open(directory, os.O_PATH)}/{name}"
+
+
 def newest_whole(directory: Path) -> str | None:
     """Find the newest checkpoint that can be read to its end; None if there is none at all.
 
@@ -100,7 +118,7 @@ def newest_whole(directory: Path) -> str | None:
     for step in reversed(steps):
         prefix = str(directory / f"{_NAME}-{step}")
         try:
-            reader = tf.train.load_checkpoint(prefix)
+            reader = tf.train.load_checkpoint(readable(prefix))
             for name in reader.get_variable_to_shape_map():
                 reader.get_tensor(name)  # its checksum is verified
             return prefix
@@ -108,7 +126,8 @@ def newest_whole(directory: Path) -> str | None:
             logger.warn(f"checkpoint {prefix} is not whole ({first_line(error)}): the one before is tried")
     if steps:
         raise UsageError(
-            f"none of the {len(steps)} checkpoints in {directory} is whole: start anew with another --output"
+            f"none of the {len(steps)} checkpoints in {directory} is whole: take another copy, or start anew "
+            "with another --output"
         )
     return None
 

@@ -25,7 +25,7 @@ from callbacks import (
     TrainingClock,
     WholeEpochs,
 )
-from checkpoint import Checkpointer, mend_stats, newest_whole, saved_steps
+from checkpoint import Checkpointer, mend_stats, newest_whole, readable, saved_steps
 from config import CONFIG_FILE, Config, Schedule, UsageError, file_name
 from frame_statistics import frame_statistics
 from model import Model, session_config
@@ -118,7 +118,7 @@ def prepare_output(config: Config) -> str | None:
     """Make the output directory ready and find what to resume from.
 
     Returns:
-        The newest whole checkpoint when resuming, else None.
+        The newest whole checkpoint when resuming, as TensorFlow can read it, else None.
 
     Raises:
         UsageError: the directory holds another run, or none to resume, or cannot be written.
@@ -136,7 +136,8 @@ def prepare_output(config: Config) -> str | None:
         config.save(output / CONFIG_FILE)
     except OSError as error:
         raise UsageError(f"the output directory {output} cannot be written: {error.strerror}") from None
-    return newest_whole(output)
+    newest = newest_whole(output)
+    return newest and readable(newest)
 
 
 def train(

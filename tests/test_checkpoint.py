@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 
-from checkpoint import disk_errors_told, mend_stats, newest_whole, remove_old, saved_steps
+from checkpoint import disk_errors_told, mend_stats, newest_whole, readable, remove_old, saved_steps
 from config import UsageError
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorpack import tfv1
+from tensorpack.tfutils.sessinit import SaverRestore
 
 
 @pytest.fixture
@@ -69,6 +70,20 @@ def test_a_damaged_checkpoint_is_passed_over(save, tmp_path, part, damage):
         changed = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
         path.write_bytes({"empty": b"", "cut": content[:middle], "changed": changed}[damage])
     assert newest_whole(tmp_path) == str(tmp_path / "model-8")
+
+
+@pytest.mark.parametrize("name", ["run[seed=0]", "run*", "back\\slash"])
+def test_no_name_of_a_directory_is_a_pattern(save, tmp_path, name):
+    save(8)
+    run = tmp_path / name
+    run.mkdir()
+    for part in ("index", "data-00000-of-00001"):
+        (tmp_path / f"model-8.{part}").rename(run / f"model-8.{part}")
+    assert newest_whole(run) == str(run / "model-8")
+    with tf.Graph().as_default(), tfv1.Session() as session:
+        variable = tfv1.get_variable("v", initializer=np.zeros(1000, np.float32))
+        SaverRestore(readable(str(run / "model-8"))).init(session)
+        np.testing.assert_array_equal(session.run(variable), np.arange(1000))
 
 
 def test_none_is_whole(save, tmp_path):
