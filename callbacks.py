@@ -22,7 +22,7 @@ from checkpoint import STATS_FILE, disk_errors_told
 from common import EVALUATION, evaluate
 from config import Config, RunError, UsageError
 from model import make_mixer, make_policy
-from model_file import ModelFile, origin, read_model, write_model
+from model_file import ModelFile, origin, read_model, write_arrays, write_model
 from networks import NETWORKS
 from score_report import Scores
 from stopping import StoppedError, StopRequest
@@ -165,7 +165,7 @@ def _score_of(path: Path) -> float:
         return -math.inf
     try:
         return float(read_model(str(path)).metadata["evaluation"]["mean"])
-    except (UsageError, KeyError, TypeError) as error:
+    except (UsageError, KeyError) as error:
         logger.warn(f"{path} does not tell its score ({error}): the next evaluation counts as the best")
         return -math.inf
 
@@ -196,7 +196,7 @@ class FiniteGuard(Callback):
         }
         bad = [name for name, column in arrays.items() if not np.isfinite(column).all()]
         with disk_errors_told(str(path)):
-            np.savez(path, **arrays)
+            write_arrays(path, arrays)
         losses = ", ".join(map(str, run_values.results))
         where = (
             f"not finite in its batch: {', '.join(bad)}"
