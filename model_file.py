@@ -115,8 +115,6 @@ def _read_checkpoint(prefix: str) -> dict[str, np.ndarray]:
     try:
         reader = tf.train.load_checkpoint(readable(prefix))
         arrays = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map() if name in names}
-    except UsageError:
-        raise
     except Exception as error:  # TensorFlow's reader raises many kinds, IndexError for data that is cut
         raise UsageError(f"{prefix} is no readable checkpoint ({first_line(error)})") from None
     return arrays | {METADATA_KEY: _said_beside(prefix)}

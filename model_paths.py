@@ -32,18 +32,21 @@ def expand(paths: tuple[str, ...]) -> list[str]:
 
 
 def choose(path: str) -> str:
-    """Find the one model that a path stands for; a run's directory stands for its newest weights, which is told.
+    """Find the one model that a path stands for; a run's directory stands for its newest weights. It is told.
 
     Raises:
         UsageError: there is none; or there are several, and no run's.
     """
-    if not os.path.isdir(path):
-        return _model(path)
-    models = _models_in(Path(path))
-    bests = [model for model in models if model.endswith("-best.npz") and _newest_beside(model) in models]
-    model = _the_one([model for model in models if model not in bests], path)
-    best = f"; {bests[0]} is the one with the best evaluation" if bests else ""
-    print(f"{path} stands for {model}{best}", flush=True)
+    bests = []
+    if os.path.isdir(path):
+        models = _models_in(Path(path))
+        bests = [model for model in models if model.endswith("-best.npz") and _newest_beside(model) in models]
+        model = _the_one([model for model in models if model not in bests], path)
+    else:
+        model = _model(path)
+    if model != path:
+        best = f"; {bests[0]} is the one with the best evaluation" if bests else ""
+        print(f"{path} stands for {model}{best}", flush=True)
     return model
 
 

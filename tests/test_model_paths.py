@@ -207,6 +207,12 @@ def test_checkpoints_of_the_first_format_are_read(tmp_path):
         np.testing.assert_array_equal(model.variables["fc-pi/W"], small_variables()["fc-pi/W"])
 
 
+@pytest.mark.parametrize(("name", "told"), [("model-10", ""), ("model-10.index", "{0}.index stands for {0}\n")])
+def test_what_is_used_is_told_where_it_has_another_name(saved, capsys, name, told):
+    choose(str(saved / name))
+    assert capsys.readouterr().out == told.format(saved / "model-10")
+
+
 @pytest.mark.parametrize("ask", [lambda path: expand_one(path)[0], choose])
 def test_an_npz_may_be_named_without_its_suffix(tmp_path, ask):
     put(tmp_path, "Pong-v0.npz")
