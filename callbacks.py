@@ -24,7 +24,7 @@ from common import EVALUATION, evaluate
 from config import Config, RunError, Schedule, UsageError
 from files import whole_file
 from model import make_mixer, make_policy
-from model_file import ModelFile, origin, read_model, write_model
+from model_file import ModelFile, origin, read_model, write_arrays, write_model
 from networks import NETWORKS
 from run_directory import RunDirectory
 from running_clock import running_s
@@ -185,7 +185,7 @@ def _score_of(path: Path) -> float:
         return -math.inf
     try:
         return float(read_model(str(path)).metadata["evaluation"]["mean"])
-    except (UsageError, KeyError, TypeError) as error:
+    except (UsageError, KeyError) as error:
         logger.warn(f"{path} does not tell its score ({error}): the next evaluation counts as the best")
         return -math.inf
 
@@ -216,7 +216,7 @@ class FiniteGuard(Callback):
         }
         bad = [name for name, column in arrays.items() if not np.isfinite(column).all()]
         with disk_errors_told(str(path)):
-            np.savez(path, **arrays)
+            write_arrays(path, arrays)
         losses = ", ".join(map(str, run_values.results))
         where = (
             f"not finite in its batch: {', '.join(bad)}"

@@ -109,8 +109,14 @@ def remove_old(directory: Path, max_to_keep: int) -> None:
 
 @contextlib.contextmanager
 def plain_name(prefix: str) -> Iterator[str]:
-    """A checkpoint's name that its readers take as it is, while the block runs, whatever its directory's name."""
+    """A checkpoint's name that its readers take as it is, while the block runs, whatever its directory's name.
+
+    Raises:
+        UsageError: the checkpoint's own name is a pattern.
+    """
     directory, name = os.path.split(os.path.abspath(prefix))
+    if _MISREAD.search(name):
+        raise UsageError(f"TensorFlow takes the checkpoint's name {prefix} for a pattern: rename its files")
     if not _MISREAD.search(directory):
         yield prefix
         return
@@ -140,7 +146,8 @@ def newest_whole(directory: Path) -> str | None:
             logger.warn(f"checkpoint {prefix} is not whole ({first_line(error)}): the one before is tried")
     if steps:
         raise UsageError(
-            f"none of the {len(steps)} checkpoints in {directory} is whole: start anew with another --output"
+            f"none of the {len(steps)} checkpoints in {directory} is whole: take another copy, or start anew "
+            "with another --output"
         )
     return None
 

@@ -108,8 +108,8 @@ class Config:
     gpu: str | None = _flag(None, "task", "GPUs, a list such as 0 or 0,1, numbered within CUDA_VISIBLE_DEVICES if that "
                             "is set; of n > 1 the last ceil(n/2) infer, the rest train; -1: none, the CPU does it all "
                             "(default: GPU 0 if there is one)")
-    load: tuple[str, ...] = _flag((), "task", "weights: an .npz, or a TensorFlow checkpoint; eval and info take "
-                                  "several, and directories of .npz files")
+    load: tuple[str, ...] = _flag((), "task", "weights: an .npz, a TensorFlow checkpoint, or the directory of a "
+                                  "run; eval and info take several, and all models of a directory")
     output: tuple[str, ...] = _flag((), "task", "output directory (default: train_log/train-atari-ENV); plot takes "
                                     "several, the runs to draw, and draws into the first")
     episode: int = _flag(100, "task", "episodes to play, to evaluate or to record", low=1)

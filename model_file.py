@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from atari_wrapper import STATE_SHAPE, Protocol
-from config import UsageError, first_line
+from checkpoint import plain_name
+from config import CONFIG_FILE, UsageError, first_line
+from file_kinds import is_table, kind_of_file
 from files import whole_file
 from model import make_policy, session_config
+from model_metadata import parse, training_of
 from networks import NETWORKS, build_network
 
 import numpy as np
@@ -23,7 +26,6 @@ import tensorflow as tf
 from tensorpack import tfv1
 
 METADATA_KEY = "metadata"
-_TRAINING = ("steps", "emulator_frames", "updates", "train_minutes", "cores", "seed")  # of a file's metadata
 
 
 class ModelFile(NamedTuple):
@@ -34,7 +36,8 @@ class ModelFile(NamedTuple):
         variables: the network's variables by name, without ``:0``; what else the file held is left out.
         network: one of ``NETWORKS``, told by the shapes.
         num_actions: outputs of the policy.
-        metadata: what the file says of itself; empty for the published ones.
+        metadata: what the file says of itself, as far as it could be read; empty for the published ones.
+        unreadable: the names of what could not.
     """
 
     path: str
@@ -42,29 +45,36 @@ class ModelFile(NamedTuple):
     network: str
     num_actions: int
     metadata: dict
+    unreadable: tuple[str, ...] = ()
 
 
 def write_model(path: Path, variables: dict[str, np.ndarray], metadata: dict) -> None:
     """Write an ``.npz`` of the variables and one entry of metadata, JSON as text; a whole file or none."""
+    write_arrays(path, {**variables, METADATA_KEY: np.array(json.dumps(metadata))})
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write an ``.npz``; a whole file or none."""
     with whole_file(path, "wb") as file:
-        np.savez(file, **variables, **{METADATA_KEY: np.array(json.dumps(metadata))})
+        np.savez(file, **arrays)
 
 
 def read_model(path: str) -> ModelFile:
     """Read an ``.npz`` of ours, a published one (keys with or without ``:0``), or a TensorFlow checkpoint.
 
+    Args:
+        path: the file, or the checkpoint without a suffix (``model-6000``).
+
     Raises:
-        UsageError: the file is missing, corrupt, or holds no network that this suite knows.
+        UsageError: the file is missing, corrupt, another kind of file, or holds no network that this suite knows.
     """
-    arrays = _read_npz(path) if path.endswith(".npz") else _read_checkpoint(path)
-    metadata = arrays.pop(METADATA_KEY, "{}")
-    arrays = {name.removesuffix(":0"): value for name, value in arrays.items() if np.asarray(value).dtype.kind in "fiu"}
+    is_checkpoint = os.path.isfile(f"{path}.index") or (os.path.isfile(path) and is_table(path))
+    arrays = _read_checkpoint(path) if is_checkpoint else _read_npz(path)
     try:
-        metadata = json.loads(str(metadata))
+        metadata, unreadable = parse(str(arrays.pop(METADATA_KEY, "{}")))
     except ValueError:
-        metadata = None
-    if not isinstance(metadata, dict):
-        raise UsageError(f"{path} is corrupt: its metadata is no JSON object; take another copy")
+        raise UsageError(f"{path} is corrupt: its metadata is no JSON object; take another copy") from None
+    arrays = {name.removesuffix(":0"): value for name, value in arrays.items() if np.asarray(value).dtype.kind in "fiu"}
     bias = arrays.get("fc-pi/b")
     num_actions = len(bias) if bias is not None and bias.ndim == 1 else 0
     problem, fewest = "it has no fc-pi/b", None
@@ -75,7 +85,7 @@ def read_model(path: str) -> ModelFile:
             variables = {key: arrays[key].astype(np.float32) for key in shapes}
             if not all(np.isfinite(value).all() for value in variables.values()):
                 raise UsageError(f"{path} is corrupt: a weight is not finite; take another copy")
-            return ModelFile(path, variables, name, num_actions, metadata)
+            return ModelFile(path, variables, name, num_actions, metadata, unreadable)
         if num_actions and len(wrong) < (fewest or len(shapes)):  # the nearest one is what was meant
             fewest = len(wrong)
             found = arrays[wrong[0]].shape if wrong[0] in arrays else "missing"
@@ -85,38 +95,36 @@ def read_model(path: str) -> ModelFile:
 
 def _read_npz(path: str) -> dict[str, np.ndarray]:
     if not os.path.isfile(path):
-        raise UsageError(f"there is no model file {path}")
+        what = ": that is a directory, a pipe or a device" if os.path.exists(path) else ""
+        raise UsageError(f"there is no model file {path}{what}")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
+        kind = kind_of_file(path)
+        if kind is None:
+            with np.load(path, allow_pickle=False) as file:
+                return {key: file[key] for key in file.files}
     except Exception as error:  # of many kinds: zip, zlib, tokenize, numpy ...
         raise UsageError(f"{path} is no readable .npz ({first_line(error)}): take another copy") from None
+    raise UsageError(f"{path} is {kind}: --load takes an .npz of this suite or a TensorFlow checkpoint")
 
 
-def _read_checkpoint(path: str) -> dict[str, np.ndarray]:
-    prefix = tf.train.latest_checkpoint(path) if os.path.isdir(path) else path.removesuffix(".index")
-    if prefix is None or not os.path.isfile(f"{prefix}.index"):
-        raise UsageError(f"there is no model file {path}: name an .npz or a TensorFlow checkpoint such as model-6000")
+def _read_checkpoint(prefix: str) -> dict[str, np.ndarray]:
+    names = {name for network in NETWORKS.values() for name in network.variable_shapes(1)}
+    with plain_name(prefix) as readable:
+        try:
+            reader = tf.train.load_checkpoint(readable)
+            arrays = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map() if name in names}
+        except Exception as error:  # TensorFlow's reader raises many kinds, IndexError for data that is cut
+            raise UsageError(f"{prefix} is no readable checkpoint ({first_line(error)})") from None
+    return arrays | {METADATA_KEY: _said_beside(prefix)}
+
+
+def _said_beside(prefix: str) -> str:
+    """What the configuration of a checkpoint's run says of it, as metadata."""
     try:
-        reader = tf.train.load_checkpoint(prefix)
-        names = {name for network in NETWORKS.values() for name in network.variable_shapes(1)}
-        return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map() if name in names}
-    except Exception as error:  # TensorFlow's reader raises many kinds, IndexError for data that is cut
-        raise UsageError(f"{path} is no readable checkpoint ({first_line(error)})") from None
-
-
-def expand(paths: tuple[str, ...]) -> list[str]:
-    """The files that ``--load`` names: a directory stands for its ``.npz`` files, if it has any.
-
-    Raises:
-        UsageError: there is no file or directory of that name.
-    """
-    files = []
-    for path in paths:
-        if not os.path.exists(path) and not os.path.exists(f"{path}.index"):
-            raise UsageError(f"there is no model file {path}")
-        files += [str(file) for file in sorted(Path(path).glob("*.npz"))] or [path]
-    return files
+        config = json.loads((Path(prefix).parent / CONFIG_FILE).read_text())
+        return json.dumps({name: config[name] for name in ("env", "network")})
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # it is another program's, or not whole
+        return "{}"
 
 
 def environment_of(model: ModelFile, env: str | None) -> str:
@@ -139,48 +147,7 @@ def environment_of(model: ModelFile, env: str | None) -> str:
 
 def origin(model: ModelFile) -> dict:
     """What a run that starts from this file's weights says of them: its name, how it was trained, and from what."""
-    known = {name: model.metadata[name] for name in (*_TRAINING, "begun_from") if name in model.metadata}
-    return {"file": Path(model.path).name} | known
-
-
-def describe(model: ModelFile) -> str:
-    """What a model file says of itself, and what its weights tell, a line for each fact."""
-    said = model.metadata
-    protocol, evaluation = said.get("protocol") or {}, said.get("evaluation") or {}
-    facts = {
-        "file": model.path,
-        "game": said.get("env"),
-        "protocol": protocol and str(Protocol(**{name: _untangled(value) for name, value in protocol.items()})),
-        "network": f"{model.network}, {sum(value.size for value in model.variables.values()):,} numbers",
-        "actions": f"{model.num_actions}" + (f" ({' '.join(protocol['actions'])})" if protocol else ""),
-        "trained for": _training(said),
-        **({"begun from": _begun_from(said["begun_from"])} if said.get("begun_from") else {}),
-        "score in training": said.get("online_score") is not None and f"{said['online_score']:.2f}, the last episodes",
-        "evaluated": evaluation and (
-            f"{evaluation['mean']:.2f} +- {evaluation['stderr']:.2f}, {evaluation['episodes']} episodes, "
-            f"{evaluation['protocol']}"
-        ),
-        "written with": ", ".join(f"{name} {version}" for name, version in said.get("versions", {}).items()),
-    }  # fmt: skip
-    return "\n".join(f"{name + ':':18} {fact or 'the file does not say'}" for name, fact in facts.items())
-
-
-def _training(said: dict) -> str:
-    if "steps" not in said:
-        return ""
-    return (
-        f"{said['steps']:,} steps ({said['emulator_frames']:,} frames), {said['updates']:,} updates, "
-        f"{said['train_minutes']:g} minutes on {said['cores']} cores, seed {said['seed']}"
-    )
-
-
-def _begun_from(begun: dict) -> str:
-    before = f"; that from {_begun_from(begun['begun_from'])}" if begun.get("begun_from") else ""
-    return f"{begun['file']}, after {_training(begun) or 'it does not say what'}{before}"
-
-
-def _untangled(value):
-    return tuple(value) if isinstance(value, list) else value
+    return {"file": Path(model.path).name} | training_of(model.metadata)
 
 
 def check_model(model: ModelFile, protocol: Protocol, network: str) -> None:

@@ -14,7 +14,9 @@ from atari_wrapper import Protocol, get_protocol
 from config import DEFAULT_ENV, Config
 from files import output_directory
 from machine import usable_cores
-from model_file import FilePolicy, ModelFile, check_model, describe, environment_of, expand, load_policy, read_model
+from model_file import FilePolicy, ModelFile, check_model, environment_of, load_policy, read_model
+from model_metadata import describe
+from model_paths import choose, expand
 from progress import EpisodeProgress
 from seeds import Purpose, Seeds
 from stopping import StopRequest
@@ -24,7 +26,7 @@ _EVALUATIONS = "train_log/eval"  # of several models
 
 def train(config: Config, stop: StopRequest) -> None:
     """Train, from the start, from a model file's weights, or from where a run was stopped."""
-    model = read_model(config.model) if config.model else None
+    model = read_model(choose(config.model)) if config.model else None
     env = config.env or (model and model.metadata.get("env")) or DEFAULT_ENV
     protocol = get_protocol(env)
     print(protocol, flush=True)
@@ -59,18 +61,18 @@ def _directory(config: Config, protocol: Protocol) -> Path:
 def play(config: Config, stop: StopRequest) -> None:
     """Show the agent play, in a window or on a page."""
     if config.watch is None:
-        protocol, policy = _load_agent(config.model, config)
+        protocol, policy = _load_agent(choose(config.model), config)
         common.play(policy, protocol.env, config.episode, config.seed, check_stop=stop.check)
         return
     listener = watch.listen(config.watch)
     print(f"watch it at {watch.address(listener)}", flush=True)
-    protocol, policy = _load_agent(config.model, config)
+    protocol, policy = _load_agent(choose(config.model), config)
     watch.play(listener, policy, protocol.env, config.episode, config.seed, check_stop=stop.check)
 
 
 def dump_video(config: Config, stop: StopRequest) -> None:
     """Record videos of the agent."""
-    protocol, policy = _load_agent(config.model, config)
+    protocol, policy = _load_agent(choose(config.model), config)
     directory = _directory(config, protocol)
     seeds = Seeds(config.seed, Purpose.VIDEO)
     with output_directory(directory, "dump_video"):

@@ -103,6 +103,11 @@ def test_a_damaged_checkpoint_is_passed_over(save, tmp_path, part, damage):
     assert newest_whole(tmp_path) == str(tmp_path / "model-8")
 
 
+def test_a_checkpoint_whose_own_name_is_a_pattern_is_told():
+    with pytest.raises(UsageError, match="rename its files"), plain_name("run/best[1]"):
+        pass
+
+
 def test_none_is_whole(save, tmp_path):
     save(8)
     (tmp_path / "model-8.data-00000-of-00001").write_bytes(b"")

@@ -145,7 +145,7 @@ def test_info_tells_what_a_model_is(trained):
 
 def test_dump_video_records_the_game(trained, tmp_path):
     run(
-        "--task", "dump_video", "--load", str(trained / "Pong-v0.npz"), "--output", str(tmp_path), "--episode", "1",
+        "--task", "dump_video", "--load", str(trained), "--output", str(tmp_path), "--episode", "1",
     )  # fmt: skip
     (video,) = tmp_path.iterdir()
     assert re.fullmatch(r"Pong-v0-episode-001-score--?\d+\.mp4", video.name)

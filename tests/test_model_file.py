@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
+import json
 import os
 import pickle
 import zipfile
@@ -12,7 +12,7 @@ from pathlib import Path
 import model_file
 from atari_wrapper import FRAME_SHAPE, IMAGE_SIZE, STATE_SHAPE, Protocol
 from config import UsageError
-from model_file import check_model, describe, environment_of, expand, load_policy, origin, read_model, write_model
+from model_file import check_model, environment_of, load_policy, read_model, write_model
 from networks import NETWORKS
 
 import numpy as np
@@ -54,10 +54,10 @@ def test_nature_is_told_by_its_shapes(file):
 
 
 def test_round_trip(file):
-    variables, metadata = small_variables(6), {"network": "small", "env": "Pong-v0", "score": 20.5, "evaluation": None}
+    variables, metadata = small_variables(6), {"network": "small", "env": "Pong-v0", "online_score": 20.5}
     write_model(file, variables, metadata)
     model = read_model(str(file))
-    assert model[2:] == ("small", 6, metadata)
+    assert model[2:5] == ("small", 6, metadata)
     assert model.path == str(file)
     assert_same_variables(model.variables, variables)
     assert [path.name for path in file.parent.iterdir()] == [file.name]
@@ -70,7 +70,7 @@ def test_published_files_have_no_metadata(file, suffix, save):
     extra = {f"global_step{suffix}": np.int64(7), f"EMA/cost{suffix}": np.array("text"), "learning_rate": np.float32(1)}
     save(file, **{name + suffix: value for name, value in variables.items()}, **extra)
     model = read_model(str(file))
-    assert model[2:] == ("small", 4, {})
+    assert model[2:5] == ("small", 4, {})
     assert_same_variables(model.variables, variables)
 
 
@@ -83,7 +83,7 @@ def test_float64_weights_are_taken(file):
 def test_batch_a3c_is_told_by_its_shapes_and_plays_the_golden_policy(file):
     np.savez(file, **golden_variables())
     model = read_model(str(file))
-    assert model[2:] == ("batch-a3c", 4, {})
+    assert model[2:5] == ("batch-a3c", 4, {})
     policy, value = load_policy(model, cores=1)(golden_inputs()[0])
     np.testing.assert_allclose(policy, GOLDEN["policy"], rtol=1e-4)
     np.testing.assert_allclose(value, GOLDEN["value"], rtol=1e-4, atol=1e-6)
@@ -267,10 +267,9 @@ def checkpoint(tmp_path_factory) -> Path:
     return prefix
 
 
-@pytest.mark.parametrize("name", ["model-6000", "model-6000.index", "."])
-def test_checkpoint_is_read(checkpoint, name):
-    model = read_model(str(checkpoint.parent / name))
-    assert model[2:] == ("small", 4, {})
+def test_checkpoint_is_read(checkpoint):
+    model = read_model(str(checkpoint))
+    assert model[2:5] == ("small", 4, {})
     assert_same_variables(model.variables, small_variables())
 
 
@@ -282,18 +281,38 @@ def test_checkpoint_of_the_original_network_is_read(tmp_path):
         session.run(tfv1.global_variables_initializer())
         tfv1.train.Saver().save(session, str(tmp_path / "model-1"), write_meta_graph=False)
     model = read_model(str(tmp_path / "model-1"))
-    assert model[2:] == ("batch-a3c", 4, {})
+    assert model[2:5] == ("batch-a3c", 4, {})
     assert_same_variables(model.variables, variables)
+
+
+@pytest.fixture
+def copied(checkpoint, tmp_path) -> Path:
+    """The same in a directory of its own."""
+    for file in checkpoint.parent.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path / checkpoint.name
+
+
+def test_a_runs_checkpoint_is_what_its_configuration_says(copied):
+    """The shapes do not tell the networks small and small-ln apart."""
+    config = copied.with_name("config.json")
+    config.write_text(json.dumps({"env": "Pong-v0", "network": "small-ln", "seed": 3}))
+    model = read_model(str(copied))
+    assert model[2:5] == ("small-ln", 4, {"env": "Pong-v0", "network": "small-ln"})
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"env": "Pong-v0"}', '{"env": 1, "network": []}', "\ud800"])
+def test_a_configuration_of_another_kind_says_nothing(copied, text):
+    copied.with_name("config.json").write_bytes(text.encode(errors="surrogatepass"))
+    assert read_model(str(copied))[2:5] == ("small", 4, {})
 
 
 @pytest.mark.parametrize("part", [".index", ".data-00000-of-00001"])
 @pytest.mark.parametrize("keep", [0, 100])
-def test_corrupt_checkpoint_is_refused(checkpoint, tmp_path, part, keep):
-    for file in checkpoint.parent.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    damaged = tmp_path / (checkpoint.name + part)
+def test_corrupt_checkpoint_is_refused(copied, part, keep):
+    damaged = copied.with_name(copied.name + part)
     damaged.write_bytes(damaged.read_bytes()[:keep])
-    refusal(tmp_path / checkpoint.name)
+    refusal(copied)
 
 
 def test_checkpoint_without_its_data_is_refused(checkpoint, tmp_path):
@@ -330,57 +349,6 @@ def test_a_file_that_does_not_say_its_game_may_be_named_after_it(tmp_path, name,
     write_model(tmp_path / f"{name}.npz", small_variables(), {})
     with pytest.raises(UsageError, match=f"--env {example}"):
         environment_of(read_model(str(tmp_path / f"{name}.npz")), None)
-
-
-def test_expand_lists_a_directorys_files(tmp_path):
-    for name in ("b.npz", "a.npz", "other.txt"):
-        (tmp_path / name).touch()
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "model-6.index").touch()
-    named = (str(tmp_path / "b.npz"), str(tmp_path), str(tmp_path / "model-6"), str(tmp_path / "empty"))
-    found = ["b.npz", "a.npz", "b.npz", "model-6", "empty"]
-    assert expand(named) == [str(tmp_path / name) for name in found]
-    with pytest.raises(UsageError, match=r"none\.npz"):
-        expand((str(tmp_path / "none.npz"),))
-
-
-def test_describe_tells_what_the_file_says(file):
-    protocol = Protocol("Fake-v0", (2, 4), 0.25, ACTIONS, 60_000, 240_000)
-    metadata = {
-        "env": "Fake-v0", "protocol": dataclasses.asdict(protocol), "steps": 1_234_567, "emulator_frames": 3_700_000,
-        "updates": 99, "train_minutes": 7.5, "cores": 2, "seed": 3, "online_score": 4.5,
-        "evaluation": {"mean": 5.25, "stderr": 0.5, "episodes": 20, "protocol": "greedy"},
-        "versions": {"tensorflow": "2.21.0"},
-    }  # fmt: skip
-    write_model(file, small_variables(), metadata)
-    text = describe(read_model(str(file)))
-    facts = (str(file), str(protocol), "small", "NOOP FIRE RIGHT LEFT", "1,234,567 steps (3,700,000 frames)",
-             "7.5 minutes", "seed 3", "4.50", "5.25 +- 0.50, 20 episodes, greedy", "tensorflow 2.21.0")  # fmt: skip
-    assert [fact for fact in facts if fact not in text] == []
-    assert "does not say" not in text
-    assert "begun from" not in text
-
-
-def test_describe_tells_which_weights_a_training_began_from(file):
-    training = {"steps": 5_000, "emulator_frames": 15_000, "updates": 20, "train_minutes": 7.5, "cores": 2, "seed": 3}
-    begun = None
-    for name in ("published.npz", "first.npz", "second.npz"):
-        path = file.with_name(name)
-        write_model(path, small_variables(), {} if name == "published.npz" else training | {"begun_from": begun})
-        begun = origin(read_model(str(path)))
-    write_model(file, small_variables(), training | {"begun_from": begun})
-    how = "5,000 steps (15,000 frames), 20 updates, 7.5 minutes on 2 cores, seed 3"
-    lines = dict(line.split(": ", 1) for line in describe(read_model(str(file))).splitlines())
-    first, published = f"that from first.npz, after {how}", "that from published.npz, after it does not say what"
-    assert lines["begun from"].strip() == f"second.npz, after {how}; {first}; {published}"
-
-
-def test_describe_tells_what_a_published_file_does_not_say(file):
-    np.savez(file, **small_variables())
-    lines = dict(line.split(": ", 1) for line in describe(read_model(str(file))).splitlines())
-    silent = {name for name, fact in lines.items() if "does not say" in fact}
-    assert silent == {"game", "protocol", "trained for", "score in training", "evaluated", "written with"}
-    assert lines["actions"].strip() == "4"
 
 
 # check_model and load_policy
