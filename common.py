@@ -1,7 +1,8 @@
 """Using a trained policy: evaluate it, and watch it in a window.
 
-All act greedily with a 1% random action. Evaluation plays on the same simulators and transport as training; every game
-plays a number of episodes that is fixed beforehand, so that short episodes are not over-represented.
+It acts greedily with a 1% random action, unless something else is asked for. Evaluation plays on the same simulators
+and transport as training; every game plays a number of episodes that is fixed beforehand, so that short episodes are
+not over-represented.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from config import UsageError, spread
 from machine import no_window
 from messages import REST, RUNNING
 from nursery import Nursery
+from predictor import sample_actions
 from running_clock import running_s
 from score_report import Scores
 from seeds import Purpose, Seeds
@@ -32,6 +34,8 @@ _POLL_S = 0.5
 
 # States, uint8 [B, 84, 84, 12] -> policy, float32 [B, A], and value, float32 [B].
 Policy = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+# Probabilities, float32 [B, A], and a generator -> actions, int64 [B].
+ChooseActions = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 def greedy_actions(policy: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -39,6 +43,11 @@ def greedy_actions(policy: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     actions = policy.argmax(axis=1)
     randomly = rng.random(len(policy)) < RANDOM_ACTION_PROBABILITY
     return np.where(randomly, rng.integers(policy.shape[1], size=len(policy)), actions)
+
+
+def sampled_actions(policy: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw each action with the probability that the policy gives it, as training does: ``[B, A]`` -> int64 ``[B]``."""
+    return sample_actions(policy, rng.random(len(policy)))[0]
 
 
 class _Block:
@@ -75,6 +84,7 @@ def evaluate(
     seeds: Seeds,
     player: str = ATARI_PLAYER,
     max_games: int | None = None,
+    choose: ChooseActions = greedy_actions,
     on_episode: Callable[[float], None] = lambda score: None,
     check_stop: Callable[[], None] = lambda: None,
 ) -> Scores:
@@ -87,6 +97,7 @@ def evaluate(
         processes: simulator processes, at most.
         seeds: of the games and the random actions.
         player: ``module:function`` that makes one game.
+        choose: makes actions of the policy's probabilities.
         max_games: games that play at the same time, at most; by default 8 for each process.
         on_episode: told the score of each episode when it ends.
         check_stop: called between steps; what it raises ends the evaluation.
@@ -117,7 +128,7 @@ def evaluate(
             for env in np.flatnonzero(step.ends != RUNNING):
                 on_episode(block.finished[env][-1])
             if block.left.any():
-                actions = greedy_actions(policy(states)[0], rngs[step.index])
+                actions = choose(policy(states)[0], rngs[step.index])
                 master.send(step.index, step.life, np.where(block.left > 0, actions, REST).astype(np.int8))
     finally:
         master.close()

@@ -1,10 +1,13 @@
 """Does it learn? Trains with the command line on several seeds, scores the final weights and draws the curves.
 
     python -m bench.learning pong|breakout|queue|correction [--seeds 0 1 2] [--minutes 120] [--draw]
+    python -m bench.learning games
 
 pong, breakout: the README's command without other flags; 100 episodes of its final weights, greedy with 1% random.
 queue: the original's deep queue of batches against the suite's; correction: clipped-is against vtrace. Both on a quick
 game, with five seeds; their final weights are sampled from, as a policy so young is not yet one to act greedily with.
+
+games: each game of the published table for a million steps; see games.py.
 
 Runs are kept in train_log/learning; one that was interrupted is continued. What is measured goes to
 results/<name>.json, and results/<name>.png is drawn from that file alone; --draw does only this.
@@ -21,13 +24,14 @@ import sys
 import time
 from pathlib import Path
 
-from bench import harness
+from bench import games, harness
 from bench.command_line import hear_signals
-from common import EVALUATION, evaluate
+from checkpoint import saved_steps
+from common import EVALUATION, evaluate, greedy_actions, sampled_actions
 from curves import STYLES, draw_band
+from files import whole_file
 from machine import usable_cores
 from model_file import load_policy, read_model
-from predictor import sample_actions
 from seeds import Purpose, Seeds
 
 import numpy as np
@@ -82,22 +86,11 @@ EXPERIMENTS = {
 }  # fmt: skip
 
 
-def sampled(policy, rng: np.random.Generator):
-    """The policy that takes each action with the probability that ``policy`` gives it, as training does."""
-
-    def act(states):
-        probabilities, values = policy(states)
-        actions, _ = sample_actions(probabilities, rng.random(len(states)))
-        return np.eye(probabilities.shape[1])[actions], values
-
-    return act
-
-
 def train(env: str, flags: tuple[str, ...], seed: int, minutes: float, output: Path) -> None:
     """Train, or continue to, until the first epoch's end after ``minutes`` of training."""
     if _minutes(output) >= minutes:
         return
-    resume = ["--resume"] if (output / "config.json").exists() else ["--env", env, "--seed", str(seed), *flags]
+    resume = ["--resume"] if saved_steps(output) else ["--env", env, "--seed", str(seed), *flags]
     command = [sys.executable, str(_SCRIPT), *resume, "--output", str(output)]
     output.mkdir(parents=True, exist_ok=True)
     with (output / "output.txt").open("a") as log:
@@ -129,12 +122,12 @@ def _minutes(output: Path) -> float:
 def final_scores(experiment: Experiment, output: Path, seed: int) -> dict:
     """Evaluate a run's final weights: raw scores and what they are of."""
     model = read_model(str(output / f"{experiment.env}.npz"))
-    policy, player_args, protocol = load_policy(model, usable_cores()), {"env_id": experiment.env}, EVALUATION
+    player_args, choose, protocol = {"env_id": experiment.env}, greedy_actions, EVALUATION
     if steps := experiment.sampled_steps:
-        policy = sampled(policy, np.random.default_rng(seed))
-        player_args["max_episode_steps"] = steps
+        player_args["max_episode_steps"], choose = steps, sampled_actions
         protocol = f"sampled actions, episodes cut at {steps} steps"
-    scores = evaluate(policy, player_args, experiment.episodes, 2 * usable_cores(), Seeds(seed, Purpose.EVALUATION))
+    policy, seeds = load_policy(model, usable_cores()), Seeds(seed, Purpose.EVALUATION)
+    scores = evaluate(policy, player_args, experiment.episodes, 2 * usable_cores(), seeds, choose=choose)
     return {
         "protocol": protocol,
         "mean": scores.mean,
@@ -166,9 +159,8 @@ def run(name: str, experiment: Experiment) -> Path:
 def save(record: dict, path: Path) -> None:
     """Write an experiment's results, whole or not at all."""
     path.parent.mkdir(exist_ok=True)
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(record, indent=1) + "\n")
-    unfinished.replace(path)
+    with whole_file(path) as file:
+        file.write(json.dumps(record, indent=1) + "\n")
 
 
 def rows(record: dict) -> list[dict]:
@@ -227,11 +219,14 @@ def main() -> None:
     """Run an experiment, or go on with it, and report."""
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that the training ends with it
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiment", choices=sorted(EXPERIMENTS))
+    parser.add_argument("experiment", choices=[*sorted(EXPERIMENTS), "games"])
     parser.add_argument("--seeds", type=int, nargs="+")
     parser.add_argument("--minutes", type=float, help="of each run's training")
     parser.add_argument("--draw", action="store_true", help="only draw what is in results/ already")
     args = parser.parse_args()
+    if args.experiment == "games":
+        games.run()
+        return
     given = {"seeds": args.seeds and tuple(args.seeds), "minutes": args.minutes}
     experiment = dataclasses.replace(
         EXPERIMENTS[args.experiment], **{name: value for name, value in given.items() if value}

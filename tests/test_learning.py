@@ -9,8 +9,7 @@ import subprocess
 from pathlib import Path
 
 from bench.command_line import start
-from bench.learning import sampled
-from common import evaluate
+from common import evaluate, sampled_actions
 from model_file import load_policy, read_model
 from seeds import Purpose, Seeds
 
@@ -64,7 +63,7 @@ def test_ninety_seconds_of_training_beat_the_untrained_policy(tmp_path):
     scores = {
         name: np.array(
             evaluate(
-                sampled(policy, rng), PLAYER_ARGS, EPISODES, processes=4, seeds=Seeds(1, Purpose.EVALUATION)
+                policy, PLAYER_ARGS, EPISODES, processes=4, seeds=Seeds(1, Purpose.EVALUATION), choose=sampled_actions
             ).scores
         )
         for name, policy in {"trained": load_policy(model, 2), "untrained": untrained}.items()

@@ -1,0 +1,125 @@
+"""What the defaults learn of each game of the published table in one million steps: ``make bench-learning ARGS=games``.
+
+The games are trained one after the other, one seed each. Of each, three policies then play 30 episodes under the
+``-v0`` protocol, cut at 10,000 steps so that no game takes hours: uniformly random actions, the final weights with
+actions sampled, and greedily with 1% random actions. A game's row goes to results/games.json when it is done. Called
+again, it goes on where it was stopped: a training is resumed, a row that is there is not made again.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from bench import harness
+from bench.command_line import hear_signals
+from checkpoint import saved_steps
+from common import EVALUATION, Policy, evaluate, greedy_actions, sampled_actions
+from files import whole_file
+from machine import usable_cores
+from model_file import load_policy, read_model
+from score_report import Scores
+from seeds import Purpose, Seeds
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path("results/games.json")
+_RUNS = Path("train_log/games")
+SEED, EPISODES, MOST_STEPS = 0, 30, 10_000
+# Epochs of a length that ends at a million steps, 256 to an update.
+_FLAGS = ("--seed", str(SEED), "--steps-per-epoch", "326", "--max-epoch", "12", "--eval-every", "0",
+          "--max-to-keep", "2")  # fmt: skip
+_STOP_S = 60.0
+
+
+def games() -> list[str]:
+    """The ``-v0`` ids of the published table."""
+    return [f"{name}-v0" for name in json.loads((ROOT / "scores.json").read_text())["scores"]]
+
+
+def run(flags: tuple[str, ...] = _FLAGS, env_ids: list[str] | None = None, path: Path = RESULTS) -> dict:
+    """Train and score the games that have no row yet; returns the rows by game."""
+    rows = json.loads(path.read_text()) if path.exists() else {}
+    for env_id in env_ids or games():
+        if env_id not in rows:
+            harness.progress(f"{env_id}: one million steps, {len(rows)} games are done")
+            train(env_id, flags, _RUNS / env_id)
+            harness.progress(f"{env_id}: 3 x {EPISODES} episodes")
+            rows[env_id] = score(env_id, _RUNS / env_id)
+            path.parent.mkdir(exist_ok=True)
+            with whole_file(path) as file:
+                json.dump(rows, file, indent=1)
+    harness.progress("")
+    return rows
+
+
+def train(env_id: str, flags: tuple[str, ...], output: Path) -> None:
+    """Train to the last epoch, from where it was stopped. Raises RuntimeError: it ended early."""
+    begin = ["--resume"] if saved_steps(output) else ["--env", env_id, *flags]
+    if _is_done(output, flags):
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(ROOT / "train-atari.py"), *begin, "--output", str(output)]
+    with (output / "output.txt").open("a") as log:
+        training = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=hear_signals)
+        try:
+            status = training.wait()
+        finally:
+            if training.poll() is None:
+                training.send_signal(signal.SIGINT)
+                training.wait(_STOP_S)
+    if status != 0:
+        raise RuntimeError(f"{' '.join(command)} ended with status {status}: see {output}/output.txt")
+
+
+def _is_done(output: Path, flags: tuple[str, ...]) -> bool:
+    given = dict(zip(flags[::2], flags[1::2], strict=True))
+    steps = saved_steps(output)
+    return bool(steps) and steps[-1] >= int(given["--steps-per-epoch"]) * int(given["--max-epoch"])
+
+
+def score(env_id: str, output: Path, episodes: int = EPISODES, most_steps: int = MOST_STEPS) -> dict:
+    """A game's row: the scores of the three policies, and what the training was."""
+    model = read_model(str(output / f"{env_id}.npz"))
+    actions = model.num_actions
+
+    def uniform(states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.full((len(states), actions), 1 / actions, np.float32), np.zeros(len(states), np.float32)
+
+    def play(policy: Policy, choose) -> dict:
+        player_args = {"env_id": env_id, "max_episode_steps": most_steps}
+        seeds = Seeds(SEED, Purpose.EVALUATION)
+        return _of(evaluate(policy, player_args, episodes, 2 * usable_cores(), seeds, choose=choose))
+
+    trained = load_policy(model, usable_cores())
+    epochs = json.loads((output / "stats.json").read_text())
+    return {
+        "random": play(uniform, sampled_actions),
+        "sampled": play(trained, sampled_actions),
+        "greedy": play(trained, greedy_actions),
+        "protocol": f"actions sampled, or {EVALUATION}; {episodes} episodes, cut at {most_steps:,} steps",
+        **{name: model.metadata[name] for name in ("steps", "emulator_frames", "updates", "seed", "cores")},
+        "train_minutes": model.metadata["train_minutes"],
+        "states_per_s": float(np.median([epoch["states_per_s"] for epoch in epochs])),
+        "curve": [[epoch["steps"], epoch.get("online_score"), epoch["entropy"]] for epoch in epochs],
+        "versions": {**model.metadata["versions"], "commit": _commit()},
+        "processor": _processor(),
+    }
+
+
+def _of(scores: Scores) -> dict:
+    return {"mean": scores.mean, "stderr": scores.stderr, "scores": list(scores.scores)}
+
+
+def _commit() -> str:
+    shown = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    return shown.stdout.strip() or "not known"
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "not known")
