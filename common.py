@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from atari_wrapper import FRAMES_PER_S, STATE_SHAPE, make_player, stack_frames
-from config import UsageError, file_name, spread
+from config import UsageError, file_name, make_output, spread
 from messages import REST, RUNNING
 from nursery import Nursery
 from overlay import Overlay
@@ -215,7 +215,7 @@ def record(
     Returns:
         The files, named with environment, episode and score.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    make_output(directory)
     rng = np.random.default_rng(seed)
     paths = []
     for episode in range(episodes):

@@ -26,7 +26,7 @@ from callbacks import (
     WholeEpochs,
 )
 from checkpoint import Checkpointer, mend_stats, newest_whole, saved_steps
-from config import CONFIG_FILE, Config, Schedule, UsageError, file_name
+from config import CONFIG_FILE, Config, Schedule, UsageError, file_name, output_errors_told
 from frame_statistics import frame_statistics
 from model import Model, session_config
 from model_file import ModelFile
@@ -157,11 +157,12 @@ def train(
         UsageError: the output directory or the page's port cannot be used.
     """
     listener = listen(config.watch) if config.watch is not None else None
-    checkpoint = prepare_output(config)
     output = Path(config.directory)
+    with output_errors_told(output):
+        checkpoint = prepare_output(config)
+    logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is no reason to print tracebacks
     logger.set_logger_dir(str(output), action="k")
     logger.info(describe(config, cores))
-    logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is no reason to print tracebacks
     tfv1.set_random_seed(config.seed)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from atari_wrapper import Protocol
+from config import make_output
 
 import numpy as np
 
@@ -132,7 +133,7 @@ def as_csv(records: list[dict]) -> str:
 def report(evaluations: list[Evaluation], directory: Path, tell: Callable[[str], None] = print) -> list[Path]:
     """Print the table, and write it to ``eval.md``, ``eval.csv`` and ``eval.json``; returns the files."""
     records = [evaluation.record() for evaluation in evaluations]
-    directory.mkdir(parents=True, exist_ok=True)
+    make_output(directory)
     texts = {
         "md": as_markdown(records), "csv": as_csv(records), "json": json.dumps(records, indent=2) + "\n",
     }  # fmt: skip

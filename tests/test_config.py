@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import re
+from pathlib import Path
 
 import config
-from config import Config, Schedule, UsageError, file_name, spread
+from config import Config, Schedule, UsageError, file_name, make_output, spread
 from flags import parse_args
 
 import hypothesis.strategies as st
@@ -255,13 +257,106 @@ def test_resume_takes_up_the_saved_configuration(tmp_path):
     assert taken == dataclasses.replace(resolved, resume=True, max_epoch=7)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"learning_rate": "x"}'])
+REFUSED_VALUES = {
+    "batch_size": ["256", 256.0, True, [256], {}, 0, 65537, 10**400],
+    "gamma": ["0.9", True, [0.9], -0.1, 1.5, float("nan"), 10**400],
+    "network": ["big", 1, ["small"], True],
+    "env": [5, ["Pong-v0"], True],
+    "gpu": [0, [0]],
+    "normalize_advantages": [1, 0.0, "true", []],
+    "deterministic": [1, "false"],
+    "learning_rate": ["x", "0.1,5", [0.1], True, {}, -1, float("nan")],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name in REFUSED_VALUES for value in REFUSED_VALUES[name]]
+)
+def test_a_value_that_cannot_be_resumed_is_named(name, value, tmp_path):
+    path = tmp_path / config.CONFIG_FILE
+    path.write_text(json.dumps({name: value}))
+    with pytest.raises(UsageError) as caught:
+        parse_args(["--resume", "--output", str(tmp_path)])
+    assert str(caught.value).startswith(f'{path}: "{name}" is {json.dumps(value)[:60]}: ')
+    assert str(caught.value).endswith("; mend it, or start afresh with a new --output")
+    assert "\n" not in str(caught.value)
+
+
+NOT_RESUMED = {"task", "load", "output", "watch", "overlay"}
+
+
+@pytest.mark.parametrize("field", [f for f in FIELDS if f.name not in NOT_RESUMED], ids=lambda f: f.name)
+def test_no_field_is_resumed_with_a_value_of_another_type(field, tmp_path):
+    (tmp_path / config.CONFIG_FILE).write_text(json.dumps({field.name: {"a": 1}}))
+    with pytest.raises(UsageError, match=f'"{field.name}" is'):
+        parse_args(["--resume", "--output", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "taken"),
+    [
+        ("gamma", 1, 1.0),
+        ("stall_timeout", 300, 300.0),
+        ("learning_rate", 0.5, Schedule(0.5)),
+        ("learning_rate", 1, Schedule(1.0)),
+        ("batch_size", None, None),
+        ("gamma", None, 0.99),  # the default
+        ("batch_size", 1, 1),
+        ("batch_size", 65536, 65536),
+        *((name, {"a": 1}, getattr(Config(), name)) for name in sorted(NOT_RESUMED - {"output"})),
+        ("of_a_later_version", 1, None),
+    ],
+)
+def test_values_that_can_be_resumed(name, value, taken, tmp_path):
+    (tmp_path / config.CONFIG_FILE).write_text(json.dumps({name: value}))
+    resumed = parse_args(["--resume", "--output", str(tmp_path)])
+    assert getattr(resumed, name, None) == taken
+    assert type(getattr(resumed, name, None)) is type(taken)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, "\ufeff{}", '{"learning_rate": "x"}'])
 def test_resume_of_a_broken_configuration(text, tmp_path):
     (tmp_path / config.CONFIG_FILE).write_text(text)
     with pytest.raises(UsageError) as caught:
         parse_args(["--resume", "--output", str(tmp_path)])
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_output_directory_is_made(tmp_path):
+    make_output(tmp_path / "new" / "run")
+    make_output(tmp_path / "new" / "run")
+    assert list((tmp_path / "new" / "run").iterdir()) == []
+
+
+def refused_output(directory) -> str:
+    with pytest.raises(UsageError) as caught:
+        make_output(directory)
+    assert str(caught.value).startswith(f"the output directory {directory} cannot be written (")
+    assert str(caught.value).endswith("): name another with --output")
+    return str(caught.value)
+
+
+def test_an_output_directory_that_cannot_be_is_told(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    assert "(File name too long)" in refused_output(tmp_path / ("x" * 300))
+    assert "(it is no directory)" in refused_output(tmp_path / "file")
+    assert "(it is no directory)" in refused_output(tmp_path / "link")
+    assert "(Not a directory)" in refused_output(tmp_path / "file" / "run")
+    assert "/proc/none" in refused_output(Path("/proc/none/run"))
+    monkeypatch.setattr(config.tempfile, "TemporaryFile", not_permitted)
+    assert "(Permission denied)" in refused_output(tmp_path)  # it is there
+
+
+def not_permitted(*_, **__):
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_what_cannot_be_resumed_because_it_cannot_be_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "is_file", not_permitted)
+    with pytest.raises(UsageError, match=r"config.json cannot be read \(Permission denied\): .* new --output$"):
+        parse_args(["--resume", "--output", str(tmp_path)])
 
 
 # spread
