@@ -342,7 +342,7 @@ class CurveDrawer(Callback):
         self._process = subprocess.Popen(
             [sys.executable, curves.__file__, str(self._directory), str(os.getpid())],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            start_new_session=True, env={**os.environ, "MPLBACKEND": "Agg"},
+            start_new_session=True,
         )  # fmt: skip
 
     def _ended(self, timeout_s: float) -> bool:

@@ -318,7 +318,9 @@ def sockets() -> Check:
             probe.bind(os.path.join(directory, "actions"))
     except OSError as error:
         place = os.environ.get("TMPDIR", "the directory for temporary files")
-        return Check("sockets", FAIL, f"cannot be made in {place}: {error.strerror or error}", "export TMPDIR=/tmp")
+        tried = tempfile.tempdir in (None, "/tmp")  # None: it was among several, of which none can be used
+        remedy = f"export TMPDIR={'DIRECTORY, one that can be written' if tried else '/tmp'}"
+        return Check("sockets", FAIL, f"cannot be made in {place}: {error.strerror or error}", remedy)
     return Check("sockets", OK, f"can be made in {os.path.dirname(directory)}")
 
 
@@ -326,9 +328,9 @@ def output(config: Config, weights: int) -> Check:
     """Whether the output directory can be written and has room for a run's checkpoints of so many weights."""
     directory = Path(config.directory)
     place = directory.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
     try:
+        while not place.exists() and place != place.parent:
+            place = place.parent
         with tempfile.TemporaryFile(dir=place):
             pass
         free = shutil.disk_usage(place).free

@@ -22,11 +22,13 @@ CORRECTIONS = ("clipped-is", "vtrace", "clipped-surrogate")
 OPTIMIZERS = ("adam", "soap")
 GRADIENT_CLIPS = ("per-tensor", "global-norm")
 CONFIG_FILE = "config.json"
+_MAX_TOLD = 60  # characters of a value that is refused
 
 
 # The libraries read these when they are first imported; every module of the suite imports this one before.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # tensorpack 0.11 needs Keras 2
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's own notes on the machine
+os.environ["MPLBACKEND"] = "Agg"  # all pictures are files; a notebook's backend is not there for us
 
 
 class UsageError(Exception):
@@ -271,17 +273,23 @@ class Config:
     def saved(self) -> Config:
         """The configuration saved in this one's output directory, to be resumed; this one if there is none."""
         path = Path(self.directory) / CONFIG_FILE
+        remedy = "mend it, or start afresh with a new --output"
         try:
             record = json.loads(path.read_text()) if path.is_file() else {}
-            fields = {f.name: f for f in dataclasses.fields(self) if record.get(f.name) is not None}
-            values = {
-                name: Schedule.parse(record[name]) if f.type.startswith("Schedule") else record[name]
-                for name, f in fields.items()
-            }
-        except (OSError, ValueError, AttributeError) as error:
-            raise UsageError(f"{path} cannot be read ({error}): mend it, or start afresh with a new --output") from None
-        for name in ("load", "output", "watch"):  # weights of its own; where it is by now; of that time
-            values.pop(name, None)
+        except (OSError, ValueError, RecursionError) as error:
+            reason = error.strerror if isinstance(error, OSError) else first_line(error)
+            raise UsageError(f"{path} cannot be read ({reason}): {remedy}") from None
+        if not isinstance(record, dict):
+            raise UsageError(f"{path} holds no settings by name: {remedy}")
+        values = {}
+        for f in dataclasses.fields(self):
+            # As typed; weights of its own; where it is by now; of that time; no training's.
+            if f.name not in ("task", "load", "output", "watch", "overlay") and record.get(f.name) is not None:
+                try:
+                    values[f.name] = checked(f, record[f.name])
+                except ValueError as error:
+                    told = json.dumps(record[f.name])[:_MAX_TOLD]
+                    raise UsageError(f'{path}: "{f.name}" is {told}: {error}; {remedy}') from None
         return dataclasses.replace(self, **values)
 
     def as_json(self) -> str:
@@ -289,6 +297,36 @@ class Config:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         record = {name: str(value) if isinstance(value, Schedule) else value for name, value in values.items()}
         return json.dumps(record, indent=2) + "\n"
+
+
+_TYPES = {  # of a field: what JSON and the command line have for it, and in words
+    "bool": (bool, "true or false"),
+    "int": (int, "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": (str, "text in quotes"),
+    "Schedule": ((str, int, float, Schedule), "VALUE[,UPDATE:VALUE...] in quotes"),
+}
+
+
+def checked(f: dataclasses.Field, value: object) -> object:
+    """A value as a field of ``Config`` holds it; the paths among them are not for this.
+
+    Raises:
+        ValueError: it is of another type, out of the range or none of the choices; says what it must be.
+    """
+    kind = f.type.split(" ")[0]
+    types, words = _TYPES[kind]
+    if not isinstance(value, types) or (isinstance(value, bool) and kind != "bool"):
+        raise ValueError(f"it must be {words}")
+    if kind == "Schedule":
+        return Schedule.parse(str(value))
+    choices = f.metadata.get("choices", (value,))
+    if value not in choices:
+        raise ValueError(f"it must be one of {', '.join(choices)}")
+    low, high = f.metadata.get("low", -math.inf), f.metadata.get("high", math.inf)
+    if kind in ("int", "float") and not low <= value <= high:
+        raise ValueError(f"it must be {f'at least {low}' if high == math.inf else f'from {low} to {high}'}")
+    return float(value) if kind == "float" else value
 
 
 # What the learner does by default: the original's settings, and what learns on a machine without a GPU.

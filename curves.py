@@ -8,15 +8,17 @@ one curve, their mean, in a band from the least to the most. A training has its 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
+import math
 import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from config import CONFIG_FILE, Config, UsageError
+from config import CONFIG_FILE, Config, UsageError, first_line
 from nursery import die_with_parent
 
 import numpy as np
@@ -42,23 +44,61 @@ class Run(NamedTuple):
 
     directory: Path
     settings: dict[str, object]
-    records: list[dict]
+    records: list[dict[str, float]]
 
     @classmethod
     def read(cls, directory: Path) -> Run:
-        """Read a run. Raises UsageError if there is none, or none of its epochs has ended."""
-        try:
-            settings = json.loads((directory / CONFIG_FILE).read_text())
-            records = json.loads((directory / _STATS_FILE).read_text())
-        except (OSError, ValueError):
-            raise UsageError(f"{directory} holds no run that has ended an epoch: name output directories") from None
-        return cls(directory, settings, [record for record in records if "steps" in record])
+        """Read a run. Raises UsageError if there is none, or its files are not what a training writes."""
+        settings, records = _read(directory / CONFIG_FILE, dict), _read(directory / _STATS_FILE, list)
+        known = [_known(record, f"{directory / _STATS_FILE}: record {number}")
+                 for number, record in enumerate(records, start=1)]  # fmt: skip
+        known = [record for record in known if "steps" in record]
+        if not known:
+            raise UsageError(f"{directory} holds a run that has ended no epoch yet: there is nothing to draw")
+        return cls(directory, settings, known)
 
     def column(self, scalar: str, against: str) -> tuple[np.ndarray, np.ndarray]:
         """A scalar against another, in the units of the picture, where both are known."""
         unit = _UNITS[against][0]
         known = [(record[against] / unit, record[scalar]) for record in self.records if {scalar, against} <= {*record}]
         return tuple(np.array(known, float).reshape(-1, 2).T)
+
+
+_KINDS = {dict: "settings", list: "list of epochs"}
+_REMEDY = "mend it, or leave the run out"
+
+
+def _read(path: Path, kind: type):
+    """What a run's file holds, which is to be of this kind. Raises UsageError."""
+    try:
+        content = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"{path.parent} holds no run that has ended an epoch: name output directories") from None
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else first_line(error)
+        raise UsageError(f"{path} cannot be read ({reason}): {_REMEDY}") from None
+    if not isinstance(content, kind):
+        raise UsageError(f"{path} is not what a training writes: it holds no {_KINDS[kind]}; {_REMEDY}")
+    return content
+
+
+def _known(record: object, place: str) -> dict[str, float]:
+    """The scalars of an epoch that are drawn, as far as they are known: null and what is not finite is not.
+
+    Raises:
+        UsageError: it is not what a training writes.
+    """
+    if not isinstance(record, dict):
+        raise UsageError(f"{place} is not what a training writes: it holds no scalars; {_REMEDY}")
+    known = {}
+    for name in _DRAWN & {*record}:
+        value = record[name]
+        if not isinstance(value, (int, float, type(None))):
+            raise UsageError(f'{place} is not what a training writes: "{name}" is no number; {_REMEDY}')
+        with contextlib.suppress(TypeError, OverflowError):  # null; too large for a float
+            if math.isfinite(value):
+                known[name] = float(value)
+    return known
 
 
 class Group(NamedTuple):
@@ -84,6 +124,7 @@ _PANELS = (
     Panel("policy_lag_mean", "policy lag (updates)"),
     Panel("states_per_s", "states/s"),
 )
+_DRAWN = {name for panel in _PANELS for name in (panel.scalar, panel.against)} | {"mean_score", "stderr_score"}
 _UNITS = {"steps": (1e6, "million steps"), "train_minutes": (60.0, "hours")}
 
 
@@ -106,14 +147,12 @@ def _label(settings: dict, differing: list[str], runs: list[Run]) -> str:
     else:
         named = [f"--{name.replace('_', '-')} {settings[name]}" for name in differing if name != "env"]
         label = ", ".join([str(settings["env"]), *named])
+    label = label.replace("$", r"\$")  # between two of them would be a formula
     return f"{label}, {len(runs)} seeds" if len(runs) > 1 else label
 
 
 def draw(groups: list[Group], path: Path) -> None:
     """Draw all panels into a PNG, which is replaced as a whole."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(2, 3, figsize=(13, 6.5), layout="constrained")
@@ -131,7 +170,8 @@ def draw(groups: list[Group], path: Path) -> None:
         axis.grid(alpha=0.3)
         if panel.scalar not in ("online_score", "entropy"):
             axis.set_ylim(bottom=0)
-    axes[0, 0].legend(loc="best", fontsize="small")
+    if labelled := [axis for axis in axes.flat if axis.get_legend_handles_labels()[1]]:
+        labelled[0].legend(loc="best", fontsize="small")
     text = "scores: lines of training episodes, actions sampled; points of evaluations, with their standard error"
     figure.suptitle(text, fontsize="small")
     unfinished = path.with_suffix(".tmp")
@@ -154,7 +194,9 @@ def draw_band(axis, curves: list[tuple[np.ndarray, np.ndarray]], label: str, sty
 
 def _draw_evaluations(axis, run: Run, against: str, colour: str) -> None:
     xs, means = run.column("mean_score", against)
-    errors = [record.get("stderr_score", 0.0) for record in run.records if {"mean_score", against} <= {*record}]
+    errors = [
+        max(0.0, record.get("stderr_score", 0.0)) for record in run.records if {"mean_score", against} <= {*record}
+    ]
     if len(xs):
         axis.errorbar(xs, means, errors, fmt="o", markersize=3, capsize=2, linewidth=1, color=colour,
                       markerfacecolor="white")  # fmt: skip
@@ -167,7 +209,7 @@ def plot_runs(directories: list[Path]) -> Path:
     try:
         draw(group(runs), path)
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from None
+        raise UsageError(f"{path} cannot be written: {error.strerror or first_line(error)}") from None
     return path
 
 

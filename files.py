@@ -43,24 +43,26 @@ def free_name(path: Path) -> Path:
     return free
 
 
-def make_writable(directory: Path) -> None:
-    """Make a directory, and find out whether files can be written there.
-
-    Raises:
-        UsageError: they cannot.
-    """
+@contextlib.contextmanager
+def output_errors_told(directory: Path) -> Iterator[None]:
+    """Tell in one line that an output directory cannot be looked into, made or written to. Raises UsageError."""
     try:
+        yield
+    except OSError as error:
+        reason = "it is no directory" if isinstance(error, FileExistsError) else error.strerror or error
+        raise UsageError(
+            f"the output directory {directory} cannot be written ({reason}): name another with --output"
+        ) from None
+
+
+def make_writable(directory: Path) -> None:
+    """Make a directory, and find out whether files can be written there. Raises UsageError: they cannot."""
+    with output_errors_told(directory):
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory) as probe:
             probe.write(bytes(1 << 12))
             probe.flush()
             os.fsync(probe.fileno())
-    except FileExistsError:
-        raise UsageError(f"{directory} is a file: name a directory with --output") from None
-    except OSError as error:
-        raise UsageError(
-            f"the output directory {directory} cannot be written: {error.strerror}; name another with --output"
-        ) from None
 
 
 @contextlib.contextmanager

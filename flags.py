@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
 
-from config import LEARNING_DEFAULTS, MODEL_TASKS, NETWORKS, NO_GPU, Config, Schedule, UsageError
+from config import LEARNING_DEFAULTS, MODEL_TASKS, NETWORKS, NO_GPU, Config, Schedule, UsageError, checked
 
 _GROUPS = {
     "task": "task",
@@ -79,12 +78,12 @@ def parse_args(argv: list[str] | None = None) -> Config:
     given = {name: value for name, value in vars(make_parser().parse_args(argv)).items() if value is not None}
     given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
     for f in dataclasses.fields(Config):
-        value = given.get(f.name)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            low, high = f.metadata.get("low", -math.inf), f.metadata.get("high", math.inf)
-            if not low <= value <= high:
-                limits = f"at least {low}" if high == math.inf else f"from {low} to {high}"
-                raise UsageError(f"--{f.name.replace('_', '-')} {value} is out of range: it must be {limits}")
+        if f.name in given and not f.type.startswith("tuple"):
+            try:
+                checked(f, given[f.name])
+            except ValueError as error:
+                flag = "--" + f.name.replace("_", "-")
+                raise UsageError(f"{flag} {given[f.name]} is out of range: {error}") from None
     config = Config(**given)
     if config.resume:
         saved = config.saved()

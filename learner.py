@@ -8,7 +8,6 @@ events, ``hyper.txt`` for values changed by hand, and for the other tasks ``<env
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
 import os
 import socket
@@ -164,7 +163,6 @@ def _train(
         check_unfinished(starting_epoch, config)
     logger.set_logger_dir(str(output), action="k")
     logger.info(describe(config, cores))
-    logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is no reason to print tracebacks
     tfv1.set_random_seed(config.seed)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from checkpoint import STATS_FILE, checkpoint_files, newest_whole, plain_name, saved_steps
 from config import CONFIG_FILE, Config, UsageError, file_name
-from files import alone_in, make_writable, whole_file
+from files import alone_in, make_writable, output_errors_told, whole_file
 
 _LOG_FILE = "log.log"
 
@@ -53,8 +53,9 @@ class RunDirectory:
             make_writable(self.path)
             with contextlib.ExitStack() as stack:
                 stack.enter_context(alone_in(self.path, "train"))
-                before = set(self.path.iterdir())
-                if prefix := self._check():
+                with output_errors_told(self.path):
+                    before, prefix = set(self.path.iterdir()), self._check()
+                if prefix:
                     self.checkpoint = stack.enter_context(plain_name(prefix))
                 try:
                     yield
@@ -95,11 +96,8 @@ class RunDirectory:
 
     def begin(self) -> None:
         """Write the configuration: the run stands. Raises UsageError if that cannot be."""
-        try:
-            with whole_file(self.path / CONFIG_FILE) as file:
-                file.write(self._config.as_json())
-        except OSError as error:
-            raise UsageError(f"the output directory {self.path} cannot be written: {error.strerror}") from None
+        with output_errors_told(self.path), whole_file(self.path / CONFIG_FILE) as file:
+            file.write(self._config.as_json())
         self._begun = True
 
     def _remove_all_but(self, before: set[Path]) -> None:

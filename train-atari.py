@@ -15,7 +15,9 @@ conda's counts as active if it has the packages.
 
 import contextlib
 import os
+import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import running_clock  # noqa: F401  it counts from here on
@@ -67,10 +69,32 @@ def packages_told():
         raise RunError(text) from error
 
 
-def fail(message: str) -> None:
-    """Tell a user's error in one line and leave."""
-    print(f"train-atari.py: {message}", file=sys.stderr)
-    sys.exit(2)
+def fail(message: str, status: int = 2) -> None:
+    """Tell an error in one line and leave."""
+    with contextlib.suppress(OSError):
+        print(f"train-atari.py: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def open_streams() -> None:
+    """Open those of standard input, output and error that are closed on nothing: else other files take their places."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for descriptor, (name, mode) in enumerate({"stdin": "r", "stdout": "w", "stderr": "w"}.items()):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115  it stays
+
+
+def write_output(text: str = "") -> None:
+    """Print, and write all that was printed; where that fails leave, quietly if the reader has left (``| head``)."""
+    try:
+        print(text, end="", flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if isinstance(error, BrokenPipeError):
+            sys.exit(128 + signal.SIGPIPE)
+        fail(f"the output cannot be written: {error.strerror}", status=1)
 
 
 def main(stop: StopRequest) -> None:
@@ -82,8 +106,7 @@ def main(stop: StopRequest) -> None:
     except UsageError as error:
         fail(str(error))
     except RunError as error:
-        print(f"train-atari.py: {error}", file=sys.stderr)
-        sys.exit(1)
+        fail(str(error), status=1)
     except StoppedError:
         pass
     sys.exit(stop.exit_status)
@@ -103,6 +126,7 @@ def run(config, stop: StopRequest) -> None:
             from curves import plot_runs
         print(f"written to {plot_runs([Path(run) for run in config.output])}")
         return
+    check_temporary(simulates=config.task in ("train", "eval") or (config.task == "play" and config.watch is None))
     if config.env:
         with packages_told():
             from atari_wrapper import get_protocol
@@ -113,8 +137,33 @@ def run(config, stop: StopRequest) -> None:
     tasks.TASKS[config.task](config, stop)
 
 
+def check_temporary(simulates: bool) -> None:
+    """Raise UsageError if TensorFlow has no directory for temporary files, or simulators have none for sockets."""
+    import checks
+    from config import UsageError
+
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise UsageError(f"{error.strerror}: export TMPDIR=DIRECTORY, one that can be written") from None
+    if not simulates:
+        return
+    with packages_told():
+        sockets = checks.sockets()
+    if sockets.status == checks.FAIL:
+        raise UsageError(f"the simulators' sockets {sockets.found}: {sockets.remedy}")
+
+
 if __name__ == "__main__":
+    open_streams()
     stop_request = StopRequest()
     stop_request.listen()
     enter_environment()
-    main(stop_request)
+    try:
+        main(stop_request)
+    except SystemExit:
+        write_output()
+        raise
+    except OSError:
+        write_output("\n")  # it fails again if it was the output that failed
+        raise

@@ -36,7 +36,7 @@ import cv2
 import numpy as np
 from werkzeug.exceptions import Forbidden, MethodNotAllowed, NotFound, ServiceUnavailable
 from werkzeug.sansio.utils import host_is_trusted
-from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 from werkzeug.wrappers import Request, Response
 
 if TYPE_CHECKING:  # TensorFlow, which takes seconds
@@ -52,6 +52,9 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 _MAX_CLIENTS = 16
+_MAX_CONNECTIONS = 2 * _MAX_CLIENTS  # each has a thread
+_VISIT_S = 10.0  # that a connection may take to ask and be answered; a client's stays
+_ROOM_TIMEOUT_S = 0.5
 _WAITING_MESSAGES = 4  # of a client that is slow: then the oldest are dropped
 _SILENCE_S = 5.0  # after which a client is sent a comment, to find out whether it is still there
 _SEND_TIMEOUT_S = 30.0
@@ -95,10 +98,19 @@ class Broadcast:
         with self._changed:
             return self._changed.wait_for(lambda: bool(self._clients), timeout_s)
 
-    def messages(self) -> Iterator[bytes]:
-        """A client's messages until ``close``; empty ones when none came for a while. One thread iterates."""
-        client, waiting = object(), deque(maxlen=_WAITING_MESSAGES)
+    def has(self, client: object) -> bool:
+        """Whether it is a client now."""
+        return client in self._clients
+
+    def messages(self, client: object) -> Iterator[bytes]:
+        """A client's messages until ``close``; empty ones when none came for a while. One thread iterates.
+
+        There are none if there are as many clients as there may be.
+        """
+        waiting = deque(maxlen=_WAITING_MESSAGES)
         with self._changed:
+            if self.full:
+                return
             self._clients[client] = waiting
             self._changed.notify_all()
         try:
@@ -147,13 +159,78 @@ class _Handler(WSGIRequestHandler):
         pass
 
 
+class _PageServer(ThreadedWSGIServer):
+    """Gives each connection a thread, so many at most, and closes after a while those that are no client's.
+
+    Where there is no room, the oldest of these makes it: silent and slow ones lock nobody out.
+    """
+
+    def __init__(self, listener: socket.socket, broadcast: Broadcast):
+        self._broadcast = broadcast
+        self._room = threading.Semaphore(_MAX_CONNECTIONS)
+        self._since_s: dict[socket.socket, float] = {}  # of each connection, the oldest first
+        super().__init__(*listener.getsockname(), make_app(broadcast), _Handler, fd=listener.fileno())
+
+    def process_request(self, request, client_address):
+        if not self._room.acquire(blocking=False):
+            for connection, _ in self._visits()[:1]:
+                _hang_up(connection)
+            if not self._room.acquire(timeout=_ROOM_TIMEOUT_S):
+                self.shutdown_request(request)
+                return
+        self._since_s[request] = time.monotonic()
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # the system gives no more threads
+            self.shutdown_request(request)
+            self._forget(request)
+
+    def process_request_thread(self, request, client_address):
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._forget(request)
+
+    def _forget(self, connection: socket.socket) -> None:
+        del self._since_s[connection]
+        self._room.release()
+
+    def service_actions(self):
+        last_s = time.monotonic() - _VISIT_S
+        for connection, since_s in self._visits():
+            if since_s < last_s:
+                _hang_up(connection)
+
+    def _visits(self) -> list[tuple[socket.socket, float]]:
+        """The connections that are no client's, and since when they are there."""
+        return [visit for visit in list(self._since_s.items()) if not self._broadcast.has(visit[0])]
+
+
+def _hang_up(connection: socket.socket) -> None:
+    """End a connection, whose thread then finds it so."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def _of_another_site(request: Request) -> bool:
+    """Whether a page that is not ours asks; to follow its link to the page is a person's wish.
+
+    Browsers say so in Sec-Fetch-Site, those from before 2023 at least in Origin where the answer could be read.
+    """
+    if request.path == "/" and request.headers.get("Sec-Fetch-Mode") == "navigate":
+        return False
+    _, _, origin = request.headers.get("Origin", "").partition("://")
+    site = request.headers.get("Sec-Fetch-Site", "none")
+    return site not in ("same-origin", "none") or ("Origin" in request.headers and origin != request.host)
+
+
 def make_app(broadcast: Broadcast):
     """The WSGI application: ``/`` is the page, ``/events`` its moments as Server-Sent Events."""
     page = _PAGE.read_bytes()
 
-    def events() -> Iterator[bytes]:
+    def events(client: object) -> Iterator[bytes]:
         yield b":\n\n"  # the browser then knows at once that it is connected
-        with contextlib.closing(broadcast.messages()) as messages:
+        with contextlib.closing(broadcast.messages(client)) as messages:
             for message in messages:
                 yield b"data: %b\n\n" % message if message else b":\n\n"
 
@@ -162,6 +239,8 @@ def make_app(broadcast: Broadcast):
         # A name that an attacker's DNS server points to this machine would open it to the attacker's pages.
         if not host_is_trusted(request.headers.get("Host"), _HOSTS):
             raise Forbidden(f"call this page {HOST} or localhost")
+        if _of_another_site(request):
+            raise Forbidden("only this page may ask")
         if request.method != "GET":
             raise MethodNotAllowed(["GET"])
         if request.path == "/":
@@ -170,7 +249,7 @@ def make_app(broadcast: Broadcast):
             raise NotFound
         if broadcast.full:
             raise ServiceUnavailable(f"{_MAX_CLIENTS} are watching already")
-        return Response(events(), mimetype="text/event-stream", headers=_HEADERS)
+        return Response(events(request.environ["werkzeug.socket"]), mimetype="text/event-stream", headers=_HEADERS)
 
     return app
 
@@ -181,9 +260,7 @@ class Server:
     def __init__(self, listener: socket.socket):
         """``listener`` is the server's from now on."""
         self.broadcast = Broadcast()
-        host, port = listener.getsockname()
-        self._server = make_server(host, port, make_app(self.broadcast), threaded=True, request_handler=_Handler,
-                                   fd=listener.fileno())  # fmt: skip
+        self._server = _PageServer(listener, self.broadcast)
         listener.close()  # the server has a copy
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_SHUTDOWN_POLL_S,), name="watch", daemon=True

@@ -186,9 +186,6 @@ def rows(record: dict) -> list[dict]:
 
 def draw(record: dict, path: Path) -> None:
     """Draw the training episodes' score against minutes, steps and frames: mean and range over the seeds."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
     axes_of = {"train_minutes": "minutes of training", "steps": "million steps", "emulator_frames": "million frames"}

@@ -60,9 +60,6 @@ def capture(args: tuple[str, ...], until: str | None, columns: int) -> list[str]
 
 def draw(lines: list[str], path: Path) -> None:
     """Draw lines of text as a PNG, dark on light, in a font of fixed width."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
     width, height = 0.0775 * max(map(len, lines)) + 0.3, 0.18 * len(lines) + 0.3

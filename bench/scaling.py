@@ -54,9 +54,6 @@ def measure(env_id: str, num_actions: int, processes: int, games: int, seconds: 
 
 def plot(path: Path, game: str, points: list[dict], limit: float) -> None:
     """Plot the speed against the games per process, one line per number of processes."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")

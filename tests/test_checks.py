@@ -323,6 +323,12 @@ def test_sockets_where_nothing_can_be_written(monkeypatch, tmp_path):
     told(checks.sockets(), FAIL, "No such file", "TMPDIR")
 
 
+def test_where_no_directory_can_be_used_none_of_them_is_the_remedy(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/missing/tmp"])
+    told(checks.sockets(), FAIL, "No usable temporary directory found in ['/missing/tmp']", "export TMPDIR=DIRECTORY")
+
+
 @pytest.fixture
 def free(monkeypatch):
     """Set the bytes that disks have free."""
@@ -345,3 +351,4 @@ def test_output_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     told(checks.output(Config(output=(str(tmp_path / "file" / "run"),)), 1), FAIL, "file cannot be written", "--output")
     told(checks.output(Config(output=("/proc/none/run",)), 1), FAIL, "/proc cannot be written", "--output")
+    told(checks.output(Config(output=("x" * 300,)), 1), FAIL, "File name too long", "--output")

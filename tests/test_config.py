@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import re
+from pathlib import Path
 
 import config
 from config import Config, Schedule, UsageError, file_name, spread
@@ -292,13 +294,80 @@ def test_a_schedules_value(update, value):
     assert Schedule.parse("0.1,5:0,10:0.2").at(update) == value
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"learning_rate": "x"}'])
+REFUSED_VALUES = {
+    "batch_size": ["256", 256.0, True, [256], {}, 0, 65537, 10**400],
+    "gamma": ["0.9", True, [0.9], -0.1, 1.5, float("nan"), 10**400],
+    "network": ["big", 1, ["small"], True],
+    "env": [5, ["Pong-v0"], True],
+    "gpu": [0, [0]],
+    "normalize_advantages": [1, 0.0, "true", []],
+    "deterministic": [1, "false"],
+    "learning_rate": ["x", "0.1,5", [0.1], True, {}, -1, float("nan")],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name in REFUSED_VALUES for value in REFUSED_VALUES[name]]
+)
+def test_a_value_that_cannot_be_resumed_is_named(name, value, tmp_path):
+    path = tmp_path / config.CONFIG_FILE
+    path.write_text(json.dumps({name: value}))
+    with pytest.raises(UsageError) as caught:
+        parse_args(["--resume", "--output", str(tmp_path)])
+    assert str(caught.value).startswith(f'{path}: "{name}" is {json.dumps(value)[:60]}: ')
+    assert str(caught.value).endswith("; mend it, or start afresh with a new --output")
+    assert "\n" not in str(caught.value)
+
+
+NOT_RESUMED = {"task", "load", "output", "watch", "overlay"}
+
+
+@pytest.mark.parametrize("field", [f for f in FIELDS if f.name not in NOT_RESUMED], ids=lambda f: f.name)
+def test_no_field_is_resumed_with_a_value_of_another_type(field, tmp_path):
+    (tmp_path / config.CONFIG_FILE).write_text(json.dumps({field.name: {"a": 1}}))
+    with pytest.raises(UsageError, match=f'"{field.name}" is'):
+        parse_args(["--resume", "--output", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "taken"),
+    [
+        ("gamma", 1, 1.0),
+        ("stall_timeout", 300, 300.0),
+        ("learning_rate", 0.5, Schedule(0.5)),
+        ("learning_rate", 1, Schedule(1.0)),
+        ("batch_size", None, None),
+        ("gamma", None, 0.99),  # the default
+        ("batch_size", 1, 1),
+        ("batch_size", 65536, 65536),
+        *((name, {"a": 1}, getattr(Config(), name)) for name in sorted(NOT_RESUMED - {"output"})),
+        ("of_a_later_version", 1, None),
+    ],
+)
+def test_values_that_can_be_resumed(name, value, taken, tmp_path):
+    (tmp_path / config.CONFIG_FILE).write_text(json.dumps({name: value}))
+    resumed = parse_args(["--resume", "--output", str(tmp_path)])
+    assert getattr(resumed, name, None) == taken
+    assert type(getattr(resumed, name, None)) is type(taken)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, "\ufeff{}", '{"learning_rate": "x"}'])
 def test_resume_of_a_broken_configuration(text, tmp_path):
     (tmp_path / config.CONFIG_FILE).write_text(text)
     with pytest.raises(UsageError) as caught:
         parse_args(["--resume", "--output", str(tmp_path)])
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def not_permitted(*_, **__):
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_what_cannot_be_resumed_because_it_cannot_be_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "is_file", not_permitted)
+    with pytest.raises(UsageError, match=r"config.json cannot be read \(Permission denied\): .* new --output$"):
+        parse_args(["--resume", "--output", str(tmp_path)])
 
 
 # spread

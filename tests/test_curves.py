@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import callbacks
@@ -19,6 +21,8 @@ import cv2
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+
+SCRIPT = Path(__file__).resolve().parents[1] / "train-atari.py"
 
 
 def record(epoch: int, slope: float) -> dict:
@@ -118,6 +122,93 @@ def test_a_directory_without_a_run_is_refused(tmp_path):
     with pytest.raises(UsageError, match="holds no run") as caught:
         plot_runs([tmp_path])
     assert str(tmp_path) in str(caught.value)
+
+
+ODD_STATS = {
+    "": "cannot be read",
+    "[": "cannot be read",
+    "[" * 100_000: "cannot be read",
+    "null": "it holds no list of epochs",
+    '{"steps": 1}': "it holds no list of epochs",
+    "[]": "has ended no epoch yet",
+    '[{"epoch_num": 1}]': "has ended no epoch yet",
+    '[{"steps": null}, {"steps": NaN}]': "has ended no epoch yet",
+    '[{"steps": 1}, 2]': "record 2 .* it holds no scalars",
+    "[null]": "record 1 .* it holds no scalars",
+    '[{"steps": "1"}]': 'record 1 .* "steps" is no number',
+    '[{"steps": 1, "stderr_score": [1]}]': 'record 1 .* "stderr_score" is no number',
+}
+
+
+@pytest.mark.parametrize("text", ODD_STATS, ids=lambda text: text[:40])
+def test_odd_statistics_are_refused_in_one_line(make_run, text):
+    directory = make_run("a")
+    (directory / "stats.json").write_text(text)
+    with pytest.raises(UsageError, match=ODD_STATS[text]) as caught:
+        plot_runs([directory])
+    assert str(directory) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"'])
+def test_an_odd_configuration_is_refused_in_one_line(make_run, text):
+    directory = make_run("a")
+    (directory / "config.json").write_text(text)
+    with pytest.raises(UsageError, match=r"config.json (cannot be read|is not what a training writes)") as caught:
+        plot_runs([directory])
+    assert "\n" not in str(caught.value)
+
+
+def test_statistics_that_may_not_be_read_are_told_as_they_are(make_run, monkeypatch):
+    def not_permitted(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    directory = make_run("a")
+    monkeypatch.setattr(Path, "read_text", not_permitted)
+    with pytest.raises(UsageError, match=r"config.json cannot be read \(Permission denied\)"):
+        plot_runs([directory])
+
+
+def test_what_is_not_known_is_left_out(make_run):
+    odd = [{"entropy": None}, {"entropy": float("nan")}, {"entropy": float("inf")}, {"entropy": 10**400}]
+    odd += [{"steps": float("nan")}, {"mean_score": 3.0, "stderr_score": float("nan")}, {"stderr_score": -1}]
+    directories = [make_run("a", seed=1), make_run("b", seed=2)]
+    for directory in directories:
+        records = [record(epoch, 1.0) | change for epoch, change in enumerate(odd, start=1)]
+        (directory / "stats.json").write_text(json.dumps(records))
+    run = Run.read(directories[0])
+    assert list(run.column("entropy", "steps")[0]) == [6, 7]
+    assert list(run.column("mean_score", "steps")[0]) == [2, 6]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plot_runs(directories[:1])
+        plot_runs(directories)
+
+
+def test_a_run_without_a_finished_episode_is_drawn(make_run):
+    directory = make_run("a")
+    (directory / "stats.json").write_text('[{"steps": 1000, "entropy": 1.5}]')
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plot_runs([directory])
+
+
+@pytest.mark.parametrize("settings", [{"env": "$\\frac$"}, {"env": ["x"], "gamma": {"a": 1}}])
+def test_odd_settings_are_names_like_others(make_run, settings):
+    directory = make_run("a")
+    (directory / "config.json").write_text(json.dumps(settings))
+    plot_runs([directory])
+
+
+def test_a_notebooks_backend_is_nothing_to_us(make_run):
+    directory = make_run("a")
+    backend = {**os.environ, "MPLBACKEND": "module://nowhere.backend_inline"}
+    for command in (
+        [curves.__file__, str(directory), str(os.getpid())],
+        [SCRIPT, "--task", "plot", "--output", directory],
+    ):
+        done = subprocess.run([sys.executable, *command], env=backend, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def drawer(directory: Path, stopped: bool = False) -> CurveDrawer:

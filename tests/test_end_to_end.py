@@ -292,6 +292,15 @@ ERRORS = {
     "no run to draw": (["--task", "plot", "--output", "nothing-here"], "nothing-here"),
     "two outputs": (["--output", "a", "b"], "one --output"),
     "another network": (["--task", "eval", "--network", "batch-a3c", "--load", "{model}"], "--network"),
+    "an output that cannot be made": (["--output", "x" * 300], "File name too long"),
+    "videos that cannot be written": (
+        ["--task", "dump_video", "--load", "{model}", "--output", "{corrupt}"],
+        "it is no directory",
+    ),
+    "scores that cannot be written": (
+        ["--task", "eval", "--episode", "1", "--load", "{model}", "--output", "{corrupt}/eval"],
+        "Not a directory",
+    ),
     "corrupt model": (["--task", "eval", "--load", "{corrupt}"], "corrupt.npz"),
 }
 

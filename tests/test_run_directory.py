@@ -107,7 +107,7 @@ def test_checkpoints_that_do_not_say_what_they_are(tmp_path):
 
 def test_a_file_is_no_directory(tmp_path):
     (tmp_path / "file").touch()
-    assert "is a file" in refusal(tmp_path / "file")
+    assert "it is no directory" in refusal(tmp_path / "file")
 
 
 def test_only_one_trains_there(tmp_path):

@@ -2,15 +2,18 @@
 
 import importlib.metadata
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import venv
 from pathlib import Path
 
 import checks
+from config import Config, UsageError
 
 import pytest
 
@@ -220,3 +223,101 @@ def test_a_broken_package_is_told_by_the_doctor(package, text, problem, suite, t
     assert "a package cannot be loaded: " in done.stdout
     if package != "packaging":
         assert "a package cannot be loaded: " in told(run(python, suite), 1)
+
+
+# What is printed, and to whom
+
+
+def shell(command: str, **env: str) -> subprocess.CompletedProcess:
+    """Have a shell run a command, in which ``$run`` is the suite's; its status is the last failure in a pipe."""
+    script = f"set -o pipefail; run='{sys.executable} {SCRIPT}'; {command}"
+    options = {"capture_output": True, "text": True, "timeout": 120}
+    return subprocess.run(["bash", "-c", script], env={**os.environ, **env}, check=False, **options)
+
+
+@pytest.fixture
+def a_run(tmp_path):
+    """A run that can be drawn, where there is no picture yet."""
+    (tmp_path / "config.json").write_text(Config(env="Pong-v0").as_json())
+    (tmp_path / "stats.json").write_text(json.dumps([{"steps": 1000, "entropy": 1.5}]))
+    return tmp_path
+
+
+MODEL = SCRIPT.parent / "models" / "Pong-v0.npz"
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_it_works_with_closed_streams(a_run, closed):
+    done = shell(f"$run --task plot --output {a_run} {closed}")
+    assert done.returncode == 0, done
+    assert (a_run / "learning_curve.png").exists()
+    assert done.stdout == ("" if ">&-" in closed.split() else f"written to {a_run}/learning_curve.png\n")
+    assert done.stderr == ""
+
+
+def test_tensorflow_is_loaded_with_closed_streams():
+    done = shell(f"$run --task info --load {MODEL} <&- 2>&-")
+    assert done.returncode == 0
+    assert "Pong-v0" in done.stdout
+
+
+def test_an_error_that_nobody_can_read_has_its_status_still():
+    done = shell("$run --task nothing 2>&-")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
+
+
+def test_closed_streams_are_opened_for_those_that_follow(script):
+    code = f"""
+import importlib.util, os, sys
+spec = importlib.util.spec_from_file_location("train_atari", {str(SCRIPT)!r})
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+module.open_streams()
+assert None not in (sys.stdin, sys.stdout, sys.stderr)
+assert os.open(os.devnull, os.O_RDONLY) == 3
+os.execv("/bin/sh", ["sh", "-c", "[ -e /dev/fd/0 ] && [ -e /dev/fd/1 ] && [ -e /dev/fd/2 ]"])
+"""
+    done = subprocess.run(["bash", "-c", '"$0" -c "$1" <&- >&- 2>&-', sys.executable, code],
+                          cwd=SCRIPT.parent, check=False)  # fmt: skip
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_it_ends_quietly_when_its_reader_leaves(a_run, unbuffered):
+    done = shell(f"$run --task plot --output {a_run} | true", PYTHONUNBUFFERED=unbuffered)
+    assert (done.returncode, done.stderr) == (141, "")
+    assert (a_run / "learning_curve.png").exists()
+    done = shell("$run --help | head -1", PYTHONUNBUFFERED=unbuffered)
+    assert done.returncode in (0, 141)  # it has written all, or not
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")
+    done = shell(f"$run --task info --load {MODEL} | true", PYTHONUNBUFFERED=unbuffered)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_is_full_is_told(a_run, unbuffered):
+    done = shell(f"$run --task plot --output {a_run} > /dev/full", PYTHONUNBUFFERED=unbuffered)
+    assert done.returncode == 1
+    assert done.stderr == "train-atari.py: the output cannot be written: No space left on device\n"
+
+
+# Temporary files
+
+
+def test_without_a_directory_for_temporary_files_nothing_begins(script, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/missing/tmp"])
+    for task in ("train", "play", "eval", "dump_video", "info"):
+        with pytest.raises(
+            UsageError, match=r"No usable temporary directory .*'/missing/tmp'.* export TMPDIR=DIRECTORY"
+        ):
+            script.run(Config(task=task), None)
+
+
+def test_without_room_for_sockets_no_simulation_begins(script, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("x" * 100)))
+    (tmp_path / ("x" * 100)).mkdir()
+    for config in (Config(task="train"), Config(task="eval"), Config(task="play"), Config(task="train", watch=8080)):
+        with pytest.raises(UsageError, match=r"sockets cannot be made in .* path too long: export TMPDIR=/tmp"):
+            script.run(config, None)
+    script.check_temporary(simulates=False)

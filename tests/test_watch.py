@@ -106,6 +106,38 @@ def test_only_pages_of_this_machine_are_answered(page, path, host, status):
     assert get(page.port, path, Host=host.format(port=page.port))[0] == status
 
 
+LINK = {"Sec-Fetch-Mode": "navigate"}
+HERE, ELSEWHERE = "http://127.0.0.1:{port}", "http://attacker.example"
+
+
+@pytest.mark.parametrize(
+    ("headers", "page_status", "events_status"),
+    [
+        ({}, 200, 200),  # curl
+        ({"Sec-Fetch-Site": "none"} | LINK, 200, 200),  # typed
+        ({"Sec-Fetch-Site": "same-origin"}, 200, 200),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": HERE}, 200, 200),
+        ({"Origin": "https://127.0.0.1:{port}"}, 200, 200),  # a tunnel's other end
+        ({"Sec-Fetch-Site": "cross-site"}, 403, 403),
+        ({"Sec-Fetch-Site": "cross-site"} | LINK, 200, 403),  # a link to the page
+        ({"Sec-Fetch-Site": "same-site"}, 403, 403),  # another port of this machine
+        ({"Sec-Fetch-Site": "Cross-Site"}, 403, 403),
+        ({"Sec-Fetch-Site": ""}, 403, 403),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": ELSEWHERE}, 403, 403),
+        ({"Origin": ELSEWHERE}, 403, 403),  # a browser that does not know Sec-Fetch-Site
+        ({"Origin": "http://127.0.0.1:1"}, 403, 403),
+        ({"Origin": "http://localhost:{port}"}, 403, 403),  # not the name that it was called by
+        ({"Origin": "null"}, 403, 403),  # a file, or a sandbox
+        ({"Origin": ""}, 403, 403),
+    ],
+)
+def test_another_site_may_link_to_the_page_and_nothing_else(page, headers, page_status, events_status):
+    headers = {name: value.format(port=page.port) for name, value in headers.items()}
+    assert get(page.port, "/", **headers)[0] == page_status
+    assert get(page.port, "/events", **headers)[0] == events_status
+    assert get(page.port, "/events", "POST", **headers)[0] == (405 if events_status == 200 else 403)
+
+
 def test_a_request_without_a_host_is_refused(page):
     with socket.create_connection(("127.0.0.1", page.port), timeout=10) as client:
         client.sendall(b"GET / HTTP/1.0\r\n\r\n")
@@ -212,6 +244,99 @@ def test_no_more_clients_than_that_are_served(page, monkeypatch):
     wait_until(lambda: len(page.broadcast._clients) == len(readers))
     assert get(page.port, "/events")[0] == 503
     assert get(page.port, "/")[0] == 200
+
+
+def test_of_those_who_come_at_once_no_more_are_served(page, monkeypatch):
+    monkeypatch.setattr(watch, "_MAX_CLIENTS", 1)
+    first, second = page.broadcast.messages("first"), page.broadcast.messages("second")
+    page.broadcast.publish(numbered(0))
+    watcher = threading.Thread(target=next, args=(first,), daemon=True)
+    watcher.start()
+    wait_until(lambda: page.broadcast.has("first"))
+    assert next(second, None) is None
+    assert not page.broadcast.has("second")
+
+
+def connect(port: int, said: bytes = b"") -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", port), timeout=10)
+    client.sendall(said)
+    return client
+
+
+def threads_of_connections() -> int:
+    return sum("process_request_thread" in thread.name for thread in threading.enumerate())
+
+
+SAID = {
+    "nothing": b"",
+    "part of a line": b"GET / HT",
+    "no end of the headers": b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ",
+    "an endless body": b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n.",
+}
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_a_connection_that_does_not_watch_is_closed_after_a_while(page, said, monkeypatch):
+    monkeypatch.setattr(watch, "_VISIT_S", 0.3)
+    reader = Reader(page.port)
+    wait_until(lambda: page.broadcast._clients)
+    with connect(page.port, SAID[said]) as slow:
+        slow.settimeout(0.02)
+        deadline = time.monotonic() + 10
+        while True:  # a byte now and then: each wait for one is short
+            assert time.monotonic() < deadline
+            try:
+                slow.sendall(b".")
+                if slow.recv(10_000) == b"":
+                    break
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                break
+    wait_until(lambda: threads_of_connections() == 1)
+    page.broadcast.publish(numbered(7))
+    wait_until(lambda: reader.seen)  # who watches stays
+
+
+def test_silent_connections_neither_fill_the_machine_nor_lock_anybody_out(page):
+    reader, most = Reader(page.port), 0
+    wait_until(lambda: page.broadcast._clients)
+    with contextlib.ExitStack() as silent:
+        for number in range(10):
+            for _ in range(30):
+                silent.enter_context(connect(page.port))
+            most = max(most, threads_of_connections())
+            assert get(page.port)[0] == get(page.port, "/events")[0] == 200
+            page.broadcast.publish(numbered(number))
+            wait_until(lambda number=number: len(reader.seen) == number + 1)
+    assert watch._MAX_CONNECTIONS / 2 < most <= watch._MAX_CONNECTIONS
+
+
+def test_where_all_watch_one_more_connection_is_closed(page, monkeypatch):
+    monkeypatch.setattr(page._server, "_room", threading.Semaphore(2))
+    monkeypatch.setattr(watch, "_ROOM_TIMEOUT_S", 0.05)
+    readers = [Reader(page.port) for _ in range(2)]
+    wait_until(lambda: len(page.broadcast._clients) == len(readers))
+    with connect(page.port) as late:
+        assert late.recv(1) == b""
+    page.broadcast.publish(numbered(0))
+    wait_until(lambda: all(reader.seen for reader in readers))
+
+
+def test_a_connection_for_which_there_is_no_thread_is_closed_and_forgotten(page, monkeypatch):
+    start, refused = threading.Thread.start, []
+
+    def refuse(thread):
+        if "process_request_thread" in thread.name and len(refused) < 2 * watch._MAX_CONNECTIONS:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for _ in range(2 * watch._MAX_CONNECTIONS):
+        with connect(page.port) as client:
+            assert client.recv(1) == b""
+    assert get(page.port)[0] == 200
 
 
 # The player

@@ -74,6 +74,6 @@ def _directory_is_a_file(models: list[str], output: Path, rng: random.Random) ->
     output.write_text("mine")
     out = expect_end(_evaluate(models, output), 2)
     without_traceback(out)
-    assert "is a file" in out, out
+    assert "it is no directory" in out, out
     assert "episode 1 of" not in out
     assert output.read_text() == "mine"
