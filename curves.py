@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from config import CONFIG_FILE, Config, UsageError, first_line
+from files import whole_file
 from nursery import die_with_parent
 
 import numpy as np
@@ -174,10 +175,9 @@ def draw(groups: list[Group], path: Path) -> None:
         labelled[0].legend(loc="best", fontsize="small")
     text = "scores: lines of training episodes, actions sampled; points of evaluations, with their standard error"
     figure.suptitle(text, fontsize="small")
-    unfinished = path.with_suffix(".tmp")
-    figure.savefig(unfinished, format="png", dpi=100)
+    with whole_file(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=100)
     plt.close(figure)
-    unfinished.replace(path)
 
 
 def draw_band(axis, curves: list[tuple[np.ndarray, np.ndarray]], label: str, style: dict) -> None:

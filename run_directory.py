@@ -110,6 +110,6 @@ class RunDirectory:
 
 
 def _is_of_a_run(config: Path) -> bool:
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
         return "network" in json.loads(config.read_text())
     return False
