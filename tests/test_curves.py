@@ -171,14 +171,15 @@ def test_statistics_that_may_not_be_read_are_told_as_they_are(make_run, monkeypa
 
 def test_what_is_not_known_is_left_out(make_run):
     odd = [{"entropy": None}, {"entropy": float("nan")}, {"entropy": float("inf")}, {"entropy": 10**400}]
-    odd += [{"steps": float("nan")}, {"mean_score": 3.0, "stderr_score": float("nan")}, {"stderr_score": -1}]
+    odd += [{"steps": float("nan")}]
+    odd += [{"mean_score": 3.0, "stderr_score": error} for error in (float("nan"), -1.0)]
     directories = [make_run("a", seed=1), make_run("b", seed=2)]
     for directory in directories:
         records = [record(epoch, 1.0) | change for epoch, change in enumerate(odd, start=1)]
         (directory / "stats.json").write_text(json.dumps(records))
     run = Run.read(directories[0])
     assert list(run.column("entropy", "steps")[0]) == [6, 7]
-    assert list(run.column("mean_score", "steps")[0]) == [2, 6]
+    assert list(run.column("mean_score", "steps")[0]) == [2, 6, 7]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         plot_runs(directories[:1])
