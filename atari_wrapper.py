@@ -18,7 +18,7 @@ import functools
 import re
 import warnings
 
-from config import UsageError
+from a3c.config import UsageError
 
 import ale_py
 import cv2

@@ -12,17 +12,17 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from a3c.acting.predictor import sample_actions
+from a3c.config import UsageError, spread
+from a3c.reports.scores import Scores
+from a3c.seeds import Purpose, Seeds
+from a3c.simulation.master import SimulatorClosedError, SimulatorMaster
+from a3c.simulation.messages import REST, RUNNING
+from a3c.simulation.nursery import Nursery
+from a3c.system.clock import running_s
+from a3c.system.machine import no_window
 from atari_wrapper import STATE_SHAPE, stack_frames
-from config import UsageError, spread
-from machine import no_window
-from messages import REST, RUNNING
-from nursery import Nursery
-from predictor import sample_actions
-from running_clock import running_s
-from score_report import Scores
-from seeds import Purpose, Seeds
 from simulator import ATARI_PLAYER
-from simulator_master import SimulatorClosedError, SimulatorMaster
 
 import numpy as np
 

@@ -14,8 +14,17 @@ import importlib
 import os
 import traceback
 
+from a3c.simulation.messages import (
+    REST,
+    RUNNING,
+    TERMINATED,
+    TRUNCATED,
+    MessageError,
+    StepBlock,
+    encode_failure,
+    encode_step,
+)
 from atari_wrapper import FRAME_SHAPE
-from messages import REST, RUNNING, TERMINATED, TRUNCATED, MessageError, StepBlock, encode_failure, encode_step
 
 import cv2
 import numpy as np

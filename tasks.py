@@ -6,20 +6,20 @@ import dataclasses
 from pathlib import Path
 
 import common
-import learner
-import score_report
-import video
-import watch
+from a3c.config import DEFAULT_ENV, Config
+from a3c.learning import learner
+from a3c.playing import video
+from a3c.playing.progress import EpisodeProgress
+from a3c.reports import scores as score_report
+from a3c.seeds import Purpose, Seeds
+from a3c.system.files import output_directory
+from a3c.system.machine import usable_cores
+from a3c.system.stopping import StopRequest
+from a3c.watch import player as watch
+from a3c.weights.metadata import describe
+from a3c.weights.model_file import FilePolicy, ModelFile, check_model, environment_of, load_policy, read_model
+from a3c.weights.paths import choose, expand
 from atari_wrapper import Protocol, get_protocol
-from config import DEFAULT_ENV, Config
-from files import output_directory
-from machine import usable_cores
-from model_file import FilePolicy, ModelFile, check_model, environment_of, load_policy, read_model
-from model_metadata import describe
-from model_paths import choose, expand
-from progress import EpisodeProgress
-from seeds import Purpose, Seeds
-from stopping import StopRequest
 
 _EVALUATIONS = "train_log/eval"  # of several models
 

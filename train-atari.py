@@ -20,9 +20,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-import running_clock  # noqa: F401  it counts from here on
-from checks import absent
-from stopping import StoppedError, StopRequest
+from a3c.doctor.checks import absent
+from a3c.system import clock as running_clock  # noqa: F401  it counts from here on
+from a3c.system.stopping import StoppedError, StopRequest
 
 HERE = Path(__file__).resolve().parent
 PYTHON = HERE / ".venv" / "bin" / "python"
@@ -60,7 +60,7 @@ def require_packages() -> None:
 @contextlib.contextmanager
 def packages_told():
     """Tell in one line of packages that are there and cannot be loaded: errors of many kinds."""
-    from config import RunError, problem
+    from a3c.config import RunError, problem
 
     try:
         yield
@@ -98,8 +98,8 @@ def write_output(text: str = "") -> None:
 
 
 def main(stop: StopRequest) -> None:
-    from config import RunError, UsageError
-    from flags import parse_args
+    from a3c.config import RunError, UsageError
+    from a3c.flags import parse_args
 
     try:
         run(parse_args(), stop)
@@ -113,17 +113,17 @@ def main(stop: StopRequest) -> None:
 
 
 def run(config, stop: StopRequest) -> None:
-    from machine import quiet_stderr
+    from a3c.system.machine import quiet_stderr
 
     if config.task == "doctor":
-        import doctor
+        from a3c.doctor import report as doctor
 
         doctor.run(config, quiet=quiet_stderr)
         return
     require_packages()
     if config.task == "plot":
         with packages_told():
-            from curves import plot_runs
+            from a3c.reports.curves import plot_runs
         print(f"written to {plot_runs([Path(run) for run in config.output])}")
         return
     check_temporary(simulates=config.task in ("train", "eval") or (config.task == "play" and config.watch is None))
@@ -139,8 +139,8 @@ def run(config, stop: StopRequest) -> None:
 
 def check_temporary(simulates: bool) -> None:
     """Raise UsageError if TensorFlow has no directory for temporary files, or simulators have none for sockets."""
-    import checks
-    from config import UsageError
+    from a3c.config import UsageError
+    from a3c.doctor import checks
 
     try:
         tempfile.gettempdir()

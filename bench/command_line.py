@@ -98,7 +98,7 @@ class Run:
 
     def simulators(self) -> list[int]:
         """Those of them that play."""
-        return [pid for pid in self.alive() if _parents_program(pid) == "nursery.py"]
+        return [pid for pid in self.alive() if _parents_program(pid) == "a3c.simulation.nursery"]
 
     def wait_all_gone(self, timeout_s: float) -> bool:
         """Wait until none is alive; tell whether that came within the time."""
@@ -113,7 +113,7 @@ class Run:
 def _parents_program(pid: int) -> str:
     try:
         parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        return os.path.basename(Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")[1].decode())
+        return os.path.basename(Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")[2].decode())
     except (OSError, IndexError):
         return ""
 

@@ -14,15 +14,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from a3c.learning.checkpoint import saved_steps
+from a3c.reports.scores import Scores
+from a3c.seeds import Purpose, Seeds
+from a3c.system.files import whole_file
+from a3c.system.machine import usable_cores
+from a3c.weights.model_file import load_policy, read_model
 from bench import harness
 from bench.command_line import hear_signals
-from checkpoint import saved_steps
 from common import EVALUATION, Policy, evaluate, greedy_actions, sampled_actions
-from files import whole_file
-from machine import usable_cores
-from model_file import load_policy, read_model
-from score_report import Scores
-from seeds import Purpose, Seeds
 
 import numpy as np
 
@@ -38,7 +38,9 @@ _STOP_S = 60.0
 
 def games() -> list[str]:
     """The ``-v0`` ids of the published table."""
-    return [f"{name}-v0" for name in json.loads((ROOT / "scores.json").read_text())["scores"]]
+    return [
+        f"{name}-v0" for name in json.loads((ROOT / "a3c" / "reports" / "published_scores.json").read_text())["scores"]
+    ]
 
 
 def run(flags: tuple[str, ...] = _FLAGS, env_ids: list[str] | None = None, path: Path = RESULTS) -> dict:

@@ -24,15 +24,15 @@ import sys
 import time
 from pathlib import Path
 
+from a3c.learning.checkpoint import saved_steps
+from a3c.reports.curves import STYLES, draw_band
+from a3c.seeds import Purpose, Seeds
+from a3c.system.files import whole_file
+from a3c.system.machine import usable_cores
+from a3c.weights.model_file import load_policy, read_model
 from bench import games, harness
 from bench.command_line import hear_signals
-from checkpoint import saved_steps
 from common import EVALUATION, evaluate, greedy_actions, sampled_actions
-from curves import STYLES, draw_band
-from files import whole_file
-from machine import usable_cores
-from model_file import load_policy, read_model
-from seeds import Purpose, Seeds
 
 import numpy as np
 

@@ -20,13 +20,13 @@ import time
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 
+from a3c.seeds import Purpose, Seeds
+from a3c.simulation.nursery import die_with_parent
+from a3c.system.machine import usable_cores
 from atari_wrapper import make_player
 from bench import harness
 from bench.learning import EXPERIMENTS, RESULTS, draw, save
 from common import EVALUATION, evaluate
-from machine import usable_cores
-from nursery import die_with_parent
-from seeds import Purpose, Seeds
 
 import gymnasium
 import numpy as np

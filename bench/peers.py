@@ -32,12 +32,12 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
+from a3c.config import Config
+from a3c.doctor.speed import Simulators
+from a3c.system.machine import usable_cores
 from atari_wrapper import get_protocol, make_player
 from bench import harness
 from bench.train import run_training
-from config import Config
-from machine import usable_cores
-from speed import Simulators
 
 import gymnasium
 import numpy as np
@@ -227,7 +227,7 @@ def compare_simulators(
 
 def a2c_states_per_s(env_id: str, games: int, unroll_steps: int, updates: int) -> float:
     """Train Stable-Baselines3's A2C with the suite's network ``small``, in a process that does nothing else."""
-    from networks import NETWORKS
+    from a3c.policy.networks import NETWORKS
 
     import cv2
     import torch

@@ -17,11 +17,11 @@ import argparse
 import statistics
 from pathlib import Path
 
+from a3c.doctor.speed import Simulators
+from a3c.system.machine import usable_cores
 from atari_wrapper import get_protocol
 from bench import harness
 from bench.simulators import limit_states_per_s
-from machine import usable_cores
-from speed import Simulators
 
 _GOAL_UNIQUE_MB = 40.0
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's, for all eyes

@@ -14,11 +14,11 @@ from __future__ import annotations
 import argparse
 import statistics
 
+from a3c.config import spread
+from a3c.doctor.speed import Simulators, step_seconds, whole_step
+from a3c.system.machine import usable_cores
 from atari_wrapper import Protocol, get_protocol
 from bench import harness
-from config import spread
-from machine import usable_cores
-from speed import Simulators, step_seconds, whole_step
 
 
 def limit_states_per_s(cores: harness.Cores, protocol: Protocol, seconds: float) -> float:

@@ -18,12 +18,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from a3c.config import Config
+from a3c.doctor.speed import network_seconds, step_seconds, whole_step
+from a3c.flags import parse_args
+from a3c.system.machine import usable_cores
 from atari_wrapper import get_protocol
 from bench import harness
-from config import Config
-from flags import parse_args
-from machine import usable_cores
-from speed import network_seconds, step_seconds, whole_step
 
 _SCRIPT = Path(__file__).resolve().parents[1] / "train-atari.py"
 _EPOCHS = 4

@@ -18,12 +18,12 @@ from __future__ import annotations
 import argparse
 import statistics
 
+from a3c.config import Config
+from a3c.doctor.speed import FREE_GAME, FreeGame, Histories, Simulators, seconds_per_call
+from a3c.simulation.messages import StepBlock, decode, encode_step
+from a3c.system.machine import usable_cores
 from bench import harness
-from config import Config
-from machine import usable_cores
-from messages import StepBlock, decode, encode_step
 from simulator import GameBlock
-from speed import FREE_GAME, FreeGame, Histories, Simulators, seconds_per_call
 
 import numpy as np
 

@@ -18,13 +18,13 @@ import threading
 import time
 from collections.abc import Iterator
 
+from a3c.config import Config
+from a3c.flags import parse_args
+from a3c.system.machine import usable_cores
 from atari_wrapper import FRAMES_PER_S
 from bench import harness
 from bench.screenshot import free_port
 from bench.train import _EPOCH_UPDATES, run_training
-from config import Config
-from flags import parse_args
-from machine import usable_cores
 
 _RETRY_S = 0.5
 _READ_TIMEOUT_S = 60.0

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
-import simulator_master  # noqa: E402
+from a3c.simulation import master as simulator_master  # noqa: E402
 
 make = simulator_master.SimulatorMaster.__init__
 

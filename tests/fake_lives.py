@@ -14,9 +14,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from messages import RUNNING, TERMINATED, TRUNCATED
-from seeds import GAMES_PER_LIFE
-from unroll import Batch, UnrollBatch
+from a3c.acting.unroll import Batch, UnrollBatch
+from a3c.seeds import GAMES_PER_LIFE
+from a3c.simulation.messages import RUNNING, TERMINATED, TRUNCATED
 
 import numpy as np
 from fake_games import FakeCountingGame, FakeFrame, read_fake_frame

@@ -12,8 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import actor  # noqa: E402
-import config  # noqa: E402, F401  before tensorpack: it prepares the environment
+from a3c import config  # noqa: E402, F401  before tensorpack: it prepares the environment
+from a3c.acting import actor  # noqa: E402
 
 from tensorpack import SimpleTrainer  # noqa: E402
 

@@ -13,9 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
-import actor  # noqa: E402
-import config  # noqa: E402, F401  before tensorpack: it prepares the environment
-from simulator_master import SimulatorMaster  # noqa: E402
+from a3c import config  # noqa: E402, F401  before tensorpack: it prepares the environment
+from a3c.acting import actor  # noqa: E402
+from a3c.simulation.master import SimulatorMaster  # noqa: E402
 
 import numpy as np  # noqa: E402
 from tensorpack import SimpleTrainer, tfv1  # noqa: E402

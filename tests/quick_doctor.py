@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import doctor  # noqa: E402
+from a3c.doctor import report as doctor  # noqa: E402
 
 doctor.SECONDS = 0.2
 runpy.run_path(str(ROOT / "train-atari.py"), run_name="__main__")

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import config  # noqa: E402, F401  before tensorpack: it prepares the environment
+from a3c import config  # noqa: E402, F401  before tensorpack: it prepares the environment
 
 from tensorpack import SimpleTrainer  # noqa: E402
 

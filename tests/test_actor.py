@@ -6,15 +6,15 @@ import signal
 import threading
 from types import SimpleNamespace
 
-from actor import ActorMaster
+from a3c.acting.actor import ActorMaster
+from a3c.acting.batch_queue import BatchQueue
+from a3c.acting.stall import StallError
+from a3c.acting.unroll import Batch, UnrollBatch, WholeUnrolls, empty_batch
+from a3c.config import Config
+from a3c.learning.learner import Devices
+from a3c.simulation.messages import StepBlock
+from a3c.system.stopping import StopRequest
 from atari_wrapper import FRAME_SHAPE
-from batch_queue import BatchQueue
-from config import Config
-from learner import Devices
-from messages import StepBlock
-from stall import StallError
-from stopping import StopRequest
-from unroll import Batch, UnrollBatch, WholeUnrolls, empty_batch
 
 import numpy as np
 import pytest

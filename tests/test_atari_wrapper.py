@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from a3c.config import UsageError
 from atari_wrapper import Player, get_protocol, make_player, mix_colours, stack_frames
-from config import UsageError
 
 import cv2
 import gymnasium
 import numpy as np
 import pytest
 
-GAMES = json.loads((Path(__file__).parents[1] / "scores.json").read_text())["scores"]
+GAMES = json.loads((Path(__file__).parents[1] / "a3c/reports/published_scores.json").read_text())["scores"]
 
 
 @pytest.fixture(scope="module")

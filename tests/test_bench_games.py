@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from a3c.learning.checkpoint import saved_steps
 from bench import games
 from bench.games import score
-from checkpoint import saved_steps
 
 import numpy as np
 import pytest

@@ -7,8 +7,8 @@ import signal
 
 import bench.command_line as command_line
 import bench.learning as learning
+from a3c.flags import parse_args
 from bench.learning import Experiment
-from flags import parse_args
 
 import cv2
 import numpy as np

@@ -10,8 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from a3c.flags import parse_args
 from bench import peers, scaling
-from flags import parse_args
 
 import numpy as np
 import pytest

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import callbacks
-from callbacks import FiniteGuard, HandFile, HandSetter
-from config import RunError
-from unroll import empty_batch
+from a3c.acting.unroll import empty_batch
+from a3c.config import RunError
+from a3c.learning import callbacks
+from a3c.learning.callbacks import FiniteGuard, HandFile, HandSetter
 
 import numpy as np
 import pytest

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import common
+from a3c.config import UsageError
+from a3c.reports.scores import Scores
+from a3c.seeds import Purpose, Seeds
+from a3c.simulation.messages import RUNNING, TERMINATED, StepBlock
 from atari_wrapper import STATE_SHAPE
 from common import evaluate, greedy_actions, play, play_episode
-from config import UsageError
-from messages import RUNNING, TERMINATED, StepBlock
-from score_report import Scores
-from seeds import Purpose, Seeds
 
 import fake_lengths
 import numpy as np

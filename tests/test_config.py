@@ -8,9 +8,9 @@ import json
 import re
 from pathlib import Path
 
-import config
-from config import Config, Schedule, UsageError, file_name, spread
-from flags import parse_args
+from a3c import config
+from a3c.config import Config, Schedule, UsageError, file_name, spread
+from a3c.flags import parse_args
 
 import hypothesis.strategies as st
 import pytest

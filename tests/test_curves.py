@@ -10,12 +10,11 @@ import sys
 import warnings
 from pathlib import Path
 
-import callbacks
-import curves
-from callbacks import CurveDrawer
-from config import Config, UsageError
-from curves import STYLES, Run, draw_band, group, plot_runs
-from stopping import StopRequest
+from a3c.config import Config, UsageError
+from a3c.learning import callbacks
+from a3c.learning.callbacks import CurveDrawer
+from a3c.reports.curves import STYLES, Run, draw_band, group, plot_runs
+from a3c.system.stopping import StopRequest
 
 import cv2
 import numpy as np
@@ -205,10 +204,11 @@ def test_a_notebooks_backend_is_nothing_to_us(make_run):
     directory = make_run("a")
     backend = {**os.environ, "MPLBACKEND": "module://nowhere.backend_inline"}
     for command in (
-        [curves.__file__, str(directory), str(os.getpid())],
+        ["-m", "a3c.reports.curves", str(directory), str(os.getpid())],
         [SCRIPT, "--task", "plot", "--output", directory],
     ):
-        done = subprocess.run([sys.executable, *command], env=backend, capture_output=True, text=True, check=False)
+        done = subprocess.run([sys.executable, *command], env=backend, cwd=SCRIPT.parent,
+                              capture_output=True, text=True, check=False)  # fmt: skip
         assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -268,6 +268,8 @@ def test_the_process_that_draws_dies_with_its_parent(make_run):
     """It is told a parent that is not its own: the one that it had is gone."""
     directory = make_run("a")
     parent = str(os.getppid())
-    done = subprocess.run([sys.executable, curves.__file__, str(directory), parent], timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "a3c.reports.curves", str(directory), parent], cwd=SCRIPT.parent, timeout=60, check=False
+    )
     assert done.returncode == 1
     assert not (directory / "learning_curve.png").exists()

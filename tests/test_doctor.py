@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import checks
-import doctor
-import machine
-import speed
-from checks import FAIL, OK, WARN, Check
-from config import Config, RunError, UsageError
-from doctor import Report, advice, command, estimate, expectation
+from a3c.config import Config, RunError, UsageError
+from a3c.doctor import checks, speed
+from a3c.doctor import report as doctor
+from a3c.doctor.checks import FAIL, OK, WARN, Check
+from a3c.doctor.report import Report, advice, command, estimate, expectation
+from a3c.system import machine
 
 import pytest
 

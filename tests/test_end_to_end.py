@@ -6,9 +6,9 @@ import shutil
 import signal
 from pathlib import Path
 
+from a3c.policy.networks import NETWORKS
+from a3c.system.machine import usable_cores
 from bench.command_line import run, start, stats
-from machine import usable_cores
-from networks import NETWORKS
 
 import cv2
 import imageio_ffmpeg

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from messages import RUNNING
-from unroll import BatchPool, Transitions, UnrollBuilder, WholeUnrolls
+from a3c.acting.unroll import BatchPool, Transitions, UnrollBuilder, WholeUnrolls
+from a3c.simulation.messages import RUNNING
 
 import numpy as np
 import pytest

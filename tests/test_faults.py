@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 
+from a3c.simulation.messages import MessageError, StepBlock, decode
 from bench import faults
 from bench.command_line import Run
 from bench.faults import __main__ as command
 from bench.faults import sockets, strangers
-from messages import MessageError, StepBlock, decode
 
 import numpy as np
 import psutil

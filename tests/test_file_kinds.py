@@ -11,7 +11,7 @@ import pickle
 import tarfile
 from pathlib import Path
 
-from model_file import read_model
+from a3c.weights.model_file import read_model
 
 import numpy as np
 import pytest

@@ -10,8 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from config import UsageError
-from files import alone_in, free_name, make_writable, whole_file
+from a3c.config import UsageError
+from a3c.system.files import alone_in, free_name, make_writable, whole_file
 
 import pytest
 
@@ -93,7 +93,7 @@ def test_an_output_directory_that_cannot_be_is_told(tmp_path, monkeypatch):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from files import alone_in
+from a3c.system.files import alone_in
 with alone_in(Path(sys.argv[1]), "train"):
     print("has it", flush=True)
     time.sleep(60)
@@ -140,8 +140,8 @@ def test_of_many_that_come_and_go_only_one_is_in(tmp_path):
     code = """
 import os, sys
 from pathlib import Path
-from config import UsageError
-from files import alone_in
+from a3c.config import UsageError
+from a3c.system.files import alone_in
 directory, taken = Path(sys.argv[1]), 0
 while taken < 200:
     try:

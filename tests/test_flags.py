@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from config import Config, Schedule, UsageError
-from flags import _default_text, parse_args
+from a3c.config import Config, Schedule, UsageError
+from a3c.flags import _default_text, parse_args
 
 import pytest
 

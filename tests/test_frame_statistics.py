@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import frame_statistics
+from a3c.policy import frame_statistics
 from atari_wrapper import FRAME_SHAPE
 
 import gymnasium

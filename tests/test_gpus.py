@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-import learner
-from config import Config
-from flags import parse_args
-from learner import Devices, usable_gpus, visible_gpus
+from a3c.config import Config
+from a3c.flags import parse_args
+from a3c.learning import learner
+from a3c.learning.learner import Devices, usable_gpus, visible_gpus
 
 import pytest
 import tensorflow as tf

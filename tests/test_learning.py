@@ -8,10 +8,10 @@ import signal
 import subprocess
 from pathlib import Path
 
+from a3c.seeds import Purpose, Seeds
+from a3c.weights.model_file import load_policy, read_model
 from bench.command_line import start
 from common import evaluate, sampled_actions
-from model_file import load_policy, read_model
-from seeds import Purpose, Seeds
 
 import numpy as np
 import pytest

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from losses import clipped_is_losses, clipped_surrogate_losses, vtrace, vtrace_losses
-from messages import RUNNING, TERMINATED, TRUNCATED
+from a3c.learning.losses import clipped_is_losses, clipped_surrogate_losses, vtrace, vtrace_losses
+from a3c.simulation.messages import RUNNING, TERMINATED, TRUNCATED
 
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st

@@ -9,9 +9,9 @@ import struct
 import subprocess
 import sys
 
-import machine
+from a3c.system import machine
+from a3c.system.machine import cgroup_room, core_seconds, named_gpus, no_window, usable_cores
 from bench.faults.window import display
-from machine import cgroup_room, core_seconds, named_gpus, no_window, usable_cores
 
 import pytest
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from messages import RUNNING, TERMINATED, TRUNCATED, MessageError, StepBlock, decode, encode_failure, encode_step
+from a3c.simulation.messages import (
+    RUNNING,
+    TERMINATED,
+    TRUNCATED,
+    MessageError,
+    StepBlock,
+    decode,
+    encode_failure,
+    encode_step,
+)
 
 import hypothesis.strategies as st
 import msgpack

@@ -6,12 +6,12 @@ import dataclasses
 import json
 from pathlib import Path
 
+from a3c.config import Config
+from a3c.learning.losses import vtrace
+from a3c.learning.model import Model, gradient_clip, make_mixer
+from a3c.policy.networks import NETWORKS
+from a3c.simulation.messages import RUNNING, TERMINATED, TRUNCATED
 from atari_wrapper import STATE_SHAPE
-from config import Config
-from losses import vtrace
-from messages import RUNNING, TERMINATED, TRUNCATED
-from model import Model, gradient_clip, make_mixer
-from networks import NETWORKS
 
 import numpy as np
 import pytest

@@ -9,11 +9,11 @@ import pickle
 import zipfile
 from pathlib import Path
 
-import model_file
+from a3c.config import UsageError
+from a3c.policy.networks import NETWORKS
+from a3c.weights import model_file
+from a3c.weights.model_file import check_model, environment_of, load_policy, read_model, write_model
 from atari_wrapper import FRAME_SHAPE, IMAGE_SIZE, STATE_SHAPE, Protocol
-from config import UsageError
-from model_file import check_model, environment_of, load_policy, read_model, write_model
-from networks import NETWORKS
 
 import numpy as np
 import pytest

@@ -8,13 +8,13 @@ import json
 import math
 from pathlib import Path
 
-import model_metadata
+from a3c.config import UsageError
+from a3c.learning.callbacks import _origin_told_by, _score_of
+from a3c.watch.player import facts
+from a3c.weights import metadata as model_metadata
+from a3c.weights.metadata import describe, parse
+from a3c.weights.model_file import ModelFile, environment_of, origin, read_model, write_model
 from atari_wrapper import Protocol
-from callbacks import _origin_told_by, _score_of
-from config import UsageError
-from model_file import ModelFile, environment_of, origin, read_model, write_model
-from model_metadata import describe, parse
-from watch import facts
 
 import numpy as np
 import pytest

@@ -6,9 +6,9 @@ import os
 import shutil
 from pathlib import Path
 
-from config import UsageError
-from model_file import read_model, write_arrays, write_model
-from model_paths import choose, expand
+from a3c.config import UsageError
+from a3c.weights.model_file import read_model, write_arrays, write_model
+from a3c.weights.paths import choose, expand
 
 import numpy as np
 import pytest

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
+from a3c.config import Config
+from a3c.learning.model import Model
+from a3c.policy.frame_statistics import FrameStatistics
+from a3c.policy.networks import NETWORKS, _first_convolution, build_network, present
 from atari_wrapper import FRAME_SHAPE, STATE_SHAPE, mix_colours
-from config import Config
-from frame_statistics import FrameStatistics
-from model import Model
-from networks import NETWORKS, _first_convolution, build_network, present
 
 import numpy as np
 import pytest

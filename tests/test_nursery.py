@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 
-import nursery as nursery_module
-from nursery import Exit, Nursery
+from a3c.simulation import nursery as nursery_module
+from a3c.simulation.nursery import Exit, Nursery
 from simulator import SimulatorSpec
 
 import pytest
@@ -141,7 +141,7 @@ def test_close_while_simulators_end(spec, capfd):
 
 OWNER = """
 import json, sys
-from nursery import Nursery
+from a3c.simulation.nursery import Nursery
 nursery = Nursery()
 for spec in json.loads(sys.argv[1]):
     nursery.spawn(spec)

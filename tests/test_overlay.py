@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import common
+from a3c.playing.overlay import SCALE, Overlay
 from atari_wrapper import STATE_SHAPE, make_player
 from common import Step, record
-from overlay import SCALE, Overlay
 
 import imageio_ffmpeg
 import numpy as np

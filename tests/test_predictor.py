@@ -6,7 +6,7 @@ import queue
 import threading
 from types import SimpleNamespace
 
-from predictor import Predictor, Request, sample_actions
+from a3c.acting.predictor import Predictor, Request, sample_actions
 
 import numpy as np
 import pytest

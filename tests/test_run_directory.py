@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from config import Config, UsageError
-from run_directory import RunDirectory
+from a3c.config import Config, UsageError
+from a3c.learning.run_directory import RunDirectory
 
 import pytest
 import tensorflow as tf

@@ -8,15 +8,15 @@ import sys
 import time
 from pathlib import Path
 
-import running_clock
-from running_clock import RunningClock
+from a3c.system import clock as running_clock
+from a3c.system.clock import RunningClock
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = """
 import sys, time
-from running_clock import running_s
+from a3c.system.clock import running_s
 for _ in sys.stdin:
     print(running_s(), time.monotonic(), flush=True)
 """

@@ -8,9 +8,9 @@ import json
 import math
 from pathlib import Path
 
+from a3c.config import RunError
+from a3c.reports.scores import Evaluation, Report, Scores, published_score
 from atari_wrapper import Protocol
-from config import RunError
-from score_report import Evaluation, Report, Scores, published_score
 
 import pytest
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from seeds import GAMES_PER_LIFE, Purpose, Seeds
+from a3c.seeds import GAMES_PER_LIFE, Purpose, Seeds
 
 import numpy as np
 

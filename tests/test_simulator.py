@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from a3c.config import UsageError
+from a3c.seeds import Purpose, Seeds
+from a3c.simulation.master import SimulatorClosedError, SimulatorError, SimulatorMaster
+from a3c.simulation.messages import REST, RUNNING, TERMINATED, TRUNCATED, StepBlock, encode_failure, encode_step
+from a3c.simulation.nursery import Exit, Nursery
 from atari_wrapper import make_player
-from config import UsageError
-from messages import REST, RUNNING, TERMINATED, TRUNCATED, StepBlock, encode_failure, encode_step
-from nursery import Exit, Nursery
-from seeds import Purpose, Seeds
 from simulator import ATARI_PLAYER
-from simulator_master import SimulatorClosedError, SimulatorError, SimulatorMaster
 
 import numpy as np
 import pytest
@@ -455,7 +455,7 @@ def test_the_directory_of_a_start_is_never_taken_for_one_left_behind(monkeypatch
     code = """
 import os, sys, tempfile
 from pathlib import Path
-from simulator_master import _make_directory, _remove_directories_left_behind, _remove_directory
+from a3c.simulation.master import _make_directory, _remove_directories_left_behind, _remove_directory
 tempfile.tempdir = sys.argv[1]
 for _ in range(500):
     _remove_directories_left_behind()

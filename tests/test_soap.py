@@ -1,6 +1,6 @@
 """The optimizer SOAP, against its equations written down with numpy, one axis at a time."""
 
-from soap import SoapOptimizer
+from a3c.learning.soap import SoapOptimizer
 
 import numpy as np
 import pytest

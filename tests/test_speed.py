@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-import speed
+from a3c.config import CORRECTIONS, Config
+from a3c.doctor import speed
+from a3c.system.machine import usable_cores
 from atari_wrapper import get_protocol
-from config import CORRECTIONS, Config
-from machine import usable_cores
 
 import pytest
 from processes import descendants

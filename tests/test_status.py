@@ -10,10 +10,10 @@ import struct
 import termios
 from types import SimpleNamespace
 
-import status
+from a3c.learning import status
+from a3c.learning.status import Line, Sample, Status, duration, verdict
+from a3c.system.machine import core_seconds
 from bench.command_line import SHORT, start, stats
-from machine import core_seconds
-from status import Line, Sample, Status, duration, verdict
 
 import numpy as np
 import pytest

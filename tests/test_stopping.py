@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = """
 import signal, sys, time
 sys.path.insert(0, sys.argv[1])
-from stopping import StoppedError, StopRequest
+from a3c.system.stopping import StoppedError, StopRequest
 stop = StopRequest()
 stop.listen()
 if sys.argv[2] == "deferred":
@@ -34,8 +34,8 @@ sys.exit(stop.exit_status)
 WHILE_A_POLICY_RUNS = """
 import signal, sys
 sys.path.insert(0, sys.argv[1])
-from model_file import load_policy, read_model
-from stopping import StopRequest
+from a3c.weights.model_file import load_policy, read_model
+from a3c.system.stopping import StopRequest
 import numpy as np
 policy = load_policy(read_model(sys.argv[1] + "/models/Pong-v0.npz"), 1)
 StopRequest().defer()

@@ -12,8 +12,8 @@ import tempfile
 import venv
 from pathlib import Path
 
-import checks
-from config import Config, UsageError
+from a3c.config import Config, UsageError
+from a3c.doctor import checks
 
 import pytest
 
@@ -86,8 +86,9 @@ def test_the_projects_environment_is_entered_if_none_is_active(script, monkeypat
 def suite(tmp_path) -> Path:
     """A copy of the suite, without a .venv."""
     (tmp_path / "suite").mkdir()
-    for file in (*ROOT.glob("*.py"), ROOT / "requirements.txt", ROOT / "scores.json"):
+    for file in (*ROOT.glob("*.py"), ROOT / "requirements.txt"):
         shutil.copy(file, tmp_path / "suite")
+    shutil.copytree(ROOT / "a3c", tmp_path / "suite" / "a3c")
     return tmp_path / "suite"
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from atari_wrapper import FRAME_SHAPE, STATE_SHAPE
-from messages import RUNNING, TERMINATED, TRUNCATED
-from unroll import (
+from a3c.acting.unroll import (
     Batch,
     BatchPool,
     Transitions,
@@ -15,6 +13,8 @@ from unroll import (
     aligned_empty,
     lambda_returns,
 )
+from a3c.simulation.messages import RUNNING, TERMINATED, TRUNCATED
+from atari_wrapper import FRAME_SHAPE, STATE_SHAPE
 
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st

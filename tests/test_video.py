@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import video
+from a3c.config import RunError
+from a3c.playing import video
+from a3c.playing.video import VideoFile, record
+from a3c.seeds import Purpose, Seeds
 from atari_wrapper import make_player
-from config import RunError
-from seeds import Purpose, Seeds
-from video import VideoFile, record
 
 import gymnasium
 import imageio_ffmpeg

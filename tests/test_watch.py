@@ -15,15 +15,15 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
-import watch
+from a3c.config import UsageError
+from a3c.watch import player as watch
+from a3c.watch.player import NewestPolicy, Pace, Server, listen, show
+from a3c.weights.model_file import write_model
 from atari_wrapper import FRAME_SHAPE, STATE_SHAPE
 from bench import browser
 from bench.command_line import SHORT, Run, run, start, stats
 from bench.screenshot import free_port, playing
 from bench.watch import Viewer, events
-from config import UsageError
-from model_file import write_model
-from watch import NewestPolicy, Pace, Server, listen, show
 
 import cv2
 import numpy as np
@@ -652,7 +652,7 @@ def wait_for_game(training: Run, port: int) -> list[dict]:
 
 def watcher_of(training: Run) -> int:
     """The process that serves a training's page."""
-    (pid,) = [pid for pid in training.alive() if b"watch.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    (pid,) = [pid for pid in training.alive() if b"a3c.watch.player" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     return pid
 
 

@@ -8,6 +8,8 @@ import signal
 import time
 from pathlib import Path
 
+from a3c.learning.checkpoint import newest_whole, saved_steps
+from a3c.weights.model_file import read_model
 from bench.command_line import ROOT, SHORT, start, stats
 from bench.faults.trial import (
     EPOCH_UPDATES,
@@ -18,8 +20,6 @@ from bench.faults.trial import (
     wait_for,
     without_traceback,
 )
-from checkpoint import newest_whole, saved_steps
-from model_file import read_model
 
 import numpy as np
 

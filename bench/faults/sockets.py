@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from a3c.simulation.master import SimulatorMaster
+from a3c.simulation.messages import RUNNING, StepBlock
+from a3c.simulation.nursery import Nursery
 from bench.command_line import stats
 from bench.faults.strangers import Known, Strangers
 from bench.faults.trial import Trials, expect_end, expect_learning, train, wait_for, without_traceback
-from messages import RUNNING, StepBlock
-from nursery import Nursery
-from simulator_master import SimulatorMaster
 
 import numpy as np
 import psutil

@@ -6,7 +6,7 @@ import dataclasses
 import random
 from collections.abc import Callable
 
-from messages import StepBlock, encode_failure, encode_step, max_part_bytes
+from a3c.simulation.messages import StepBlock, encode_failure, encode_step, max_part_bytes
 from simulator import identity
 
 import msgpack

@@ -1,0 +1,406 @@
+"""The run's configuration: one frozen dataclass, its fields the flags of the command line.
+
+``flags.parse_args`` turns the command line into a ``Config`` in which what was not given is still ``None``;
+``Config.resolve`` fills that in for the machine. From then on nothing is set from anywhere else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+TASKS = ("train", "play", "eval", "dump_video", "info", "plot", "doctor")
+MODEL_TASKS = ("play", "eval", "dump_video", "info")  # which need --load
+DEFAULT_ENV = "Pong-v0"
+NO_GPU = "-1"  # of --gpu
+NETWORKS = ("batch-a3c", "small", "small-ln", "nature")
+CORRECTIONS = ("clipped-is", "vtrace", "clipped-surrogate")
+OPTIMIZERS = ("adam", "soap")
+GRADIENT_CLIPS = ("per-tensor", "global-norm")
+CONFIG_FILE = "config.json"
+_MAX_TOLD = 60  # characters of a value that is refused
+
+
+class UsageError(Exception):
+    """Something a user can put right: told in one line, exit status 2."""
+
+
+class RunError(Exception):
+    """What ended a run, told without our own traceback; exit status 1."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A value that is piecewise constant over learner updates: ``0.001,120000:0.0003``.
+
+    Attributes:
+        initial: the value from update 0 on.
+        changes: ``(update, value)`` pairs, in the order of the updates.
+    """
+
+    initial: float
+    changes: tuple[tuple[int, float], ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Schedule:
+        """Parse ``VALUE[,UPDATE:VALUE...]``. Raises ValueError."""
+        head, *tail = str(text).split(",")
+        changes = tuple(map(_change, tail))
+        schedule = cls(_number(head, float, "a number"), changes)
+        updates = [update for update, _ in changes]
+        values = [schedule.initial, *(value for _, value in changes)]
+        if updates != sorted(set(updates)) or any(u <= 0 for u in updates):
+            raise ValueError("updates must be positive and rising")
+        if not all(math.isfinite(v) and v >= 0 for v in values):
+            raise ValueError("values must be finite and not negative")
+        return schedule
+
+    def at(self, update: int) -> float:
+        """The value in force when so many updates were made."""
+        return [self.initial, *(value for change, value in self.changes if change <= update)][-1]
+
+    def __str__(self) -> str:
+        return ",".join([f"{self.initial!r}", *(f"{update}:{value!r}" for update, value in self.changes)])
+
+
+def _change(part: str) -> tuple[int, float]:
+    update, colon, value = part.partition(":")
+    if not part.strip():
+        raise ValueError("a comma is followed by nothing")
+    if not colon:
+        raise ValueError(f"{part.strip()!r} is no UPDATE:VALUE")
+    return _number(update, int, "a whole number of updates"), _number(value, float, "a number")
+
+
+def _number(text: str, kind: type, wanted: str) -> float:
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{text.strip()!r} is not {wanted}") from None
+
+
+def _flag(default, group: str, text: str, **options):
+    return field(default=default, metadata={"group": group, "help": text, **options})
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every flag of the command line, under its name in snake case. ``None`` stands for "not given".
+
+    The texts beside the fields are what ``--help`` prints; they state the units. What is marked ``of_the_run`` makes a
+    run's saved state what it is: ``--resume`` keeps it. All else may change: speed, schedules, losses, evaluation.
+    """
+
+    # fmt: off
+    task: str = _flag("train", "task", "what to do: train; play, to watch a model; eval, to score it; dump_video, to "
+                      "record it; info, to read what it is; plot, to draw runs; doctor, to check this machine",
+                      choices=TASKS)
+    env: str | None = _flag(None, "task", "Atari environment id: Pong-v0, ALE/Pong-v5, BreakoutNoFrameskip-v4 ... "
+                            f"(default: what the --load file was trained on, else {DEFAULT_ENV})", of_the_run=True)
+    gpu: str | None = _flag(None, "task", "GPUs, a list such as 0 or 0,1, numbered within CUDA_VISIBLE_DEVICES if that "
+                            "is set; of n > 1 the last ceil(n/2) infer, the rest train; -1: none, the CPU does it all "
+                            "(default: GPU 0 if there is one)")
+    load: tuple[str, ...] = _flag((), "task", "weights: an .npz, a TensorFlow checkpoint, or the directory of a "
+                                  "run; eval and info take several, and all models of a directory")
+    output: tuple[str, ...] = _flag((), "task", "output directory (default: train_log/train-atari-ENV); plot takes "
+                                    "several, the runs to draw, and draws into the first")
+    episode: int = _flag(100, "task", "episodes to play, to evaluate or to record", low=1)
+    watch: int | None = _flag(None, "task", "train and play: serve a page on http://127.0.0.1:N that shows the "
+                              "agent play", low=1, high=65535)
+    overlay: bool = _flag(False, "task", "dump_video: draw the policy and the value beside the frames")
+    resume: bool = _flag(False, "task", "continue the training run in the output directory")
+    seed: int = _flag(0, "task", "seed of the weights, the games and the actions", low=0, high=2**31 - 1,
+                      of_the_run=True)
+
+    simulator_proc: int | None = _flag(None, "simulation", "simulator processes (default: 2 per usable core)",
+                                       low=1, high=4096)
+    num_envs: int | None = _flag(None, "simulation", "games, spread evenly over the processes, at least one to each "
+                                 "(default: 20 per usable core)", low=1, high=65536)
+
+    simulator_timeout: float = _flag(60.0, "simulation", "seconds that a simulator may take for a step, and three "
+                                     "times that to start: then it is killed and replaced", low=0.1, high=1e9)
+
+    predict_batch_size: int = _flag(16, "prediction", "states in an inference batch, at most; made of whole blocks of "
+                                    "one process's games, at least one", low=1, high=65536)
+    predictor_thread_per_gpu: int | None = _flag(None, "prediction", "predictor threads per inference device "
+                                                 "(default: 4 on a GPU, 1 on the CPU)", low=1, high=64)
+
+    network: str = _flag("auto", "learning", "batch-a3c is the original's; small is for machines without a GPU; "
+                         "small-ln is small with normalised layers; nature has twice its channels and sees one "
+                         "colour axis; auto takes batch-a3c with a GPU and small without, for training, and what "
+                         "the file holds for the other tasks",
+                         choices=("auto", *NETWORKS), of_the_run=True)
+    batch_size: int | None = _flag(None, "learning", "states in a learner update", low=1, high=65536)
+    local_time_max: int | None = _flag(None, "learning", "steps in an unroll", low=1, high=4096)
+    gamma: float = _flag(0.99, "learning", "discount per step", low=0.0, high=1.0)
+    gae_lambda: float | None = _flag(None, "learning", "lambda of the returns (GAE); 1 gives n-step returns",
+                                     low=0.0, high=1.0)
+    correction: str | None = _flag(None, "learning", "how data of an older policy is corrected: clipped-is weighs the "
+                                   "policy gradient with pi/mu clipped at 10, the original's; vtrace is IMPALA's, "
+                                   "over whole unrolls with the learner's values; clipped-surrogate is the clipped "
+                                   "objective of PPO", choices=CORRECTIONS)
+    max_policy_lag: int | None = _flag(None, "learning", "learner updates between acting and learning; what is older "
+                                       "is dropped: with vtrace the whole unroll, and a batch that is mostly too old "
+                                       "(default: no limit)", low=0)
+    surrogate_clip: float = _flag(0.1, "learning", "clipped-surrogate: range of pi/mu around 1", low=0.0, high=10.0)
+    pool_states: int | None = _flag(None, "learning", "states that batches are drawn from at random; equal to "
+                                    "--batch-size: in the order of arrival", low=1, high=1 << 20)
+    sample_reuse: int | None = _flag(None, "learning", "batches that each state is part of", low=1, high=64)
+    normalize_advantages: bool | None = _flag(None, "learning", "clipped-surrogate: give the advantages of a pool "
+                                              "mean 0 and deviation 1 (default: with clipped-surrogate)")
+    learning_rate: Schedule | None = _flag(None, "learning", "VALUE[,UPDATE:VALUE...], in learner updates")
+    entropy_beta: Schedule | None = _flag(None, "learning", "weight of the entropy: VALUE[,UPDATE:VALUE...]")
+    value_weight: float | None = _flag(None, "learning", "weight of half the squared value error", low=0.0, high=100.0)
+    optimizer: str | None = _flag(None, "learning", "adam, or soap: Adam in the eigenbases of the gradient's "
+                                  "covariances", choices=OPTIMIZERS, of_the_run=True)
+    adam_epsilon: float | None = _flag(None, "learning", "epsilon of Adam, also within SOAP", low=1e-12, high=1.0)
+    gradient_clip: str | None = _flag(None, "learning", "per-tensor clips each tensor's norm to NORM times its number "
+                                      "of elements, the original's; global-norm clips the norm of all to NORM",
+                                      choices=GRADIENT_CLIPS)
+    gradient_clip_norm: float | None = _flag(None, "learning", "NORM of --gradient-clip", low=1e-9, high=1e9)
+
+    steps_per_epoch: int | None = _flag(None, "schedule", "trainer steps in an epoch, each one update per training GPU "
+                                        "(default: 6000 on a GPU, 768 on the CPU)", low=1)
+    max_epoch: int = _flag(1000, "schedule", "epochs to train", low=1)
+    eval_every: int | None = _flag(None, "schedule", "epochs between evaluations, 0 for none (default: 3 on a GPU, 10 "
+                                   "on the CPU)", low=0)
+    eval_episode: int | None = _flag(None, "schedule", "episodes of an evaluation during training (default: 50 on a "
+                                     "GPU, 20 on the CPU)", low=1)
+    queue_size: int | None = _flag(None, "schedule", "batches that may wait between actor and learner while the games "
+                                   "play on, per training GPU; with several training GPUs one more is on its way",
+                                   low=1, high=256)
+    max_to_keep: int = _flag(10, "schedule", "checkpoints to keep, the newest ones", low=1, high=100_000)
+    stall_timeout: float = _flag(300.0, "schedule", "seconds without a batch for the learner, evaluations not counted, "
+                                 "after which the run ends and says what is stuck", low=1.0, high=1e9)
+    deterministic: bool = _flag(False, "schedule", "make runs repeatable to the bit: one simulator, which plays while "
+                                "the learner waits and waits while it learns; slow")
+    # fmt: on
+
+    def resolve(self, cores: int, num_gpus: int) -> Config:
+        """Fill in what was not given, for a machine of ``cores`` usable cores and ``num_gpus`` visible GPUs.
+
+        Raises:
+            UsageError: values that do not go together.
+        """
+        on_gpu = num_gpus > 0
+        network = self.network if self.network != "auto" else ("batch-a3c" if on_gpu else "small")
+        if self.deterministic and (self.simulator_proc or 1, self.predictor_thread_per_gpu or 1, max(1, num_gpus)) != (
+            1, 1, 1
+        ):  # fmt: skip
+            raise UsageError(
+                "--deterministic plays with one simulator and one predictor on one device: leave --simulator-proc and "
+                "--predictor-thread-per-gpu out, and name one --gpu at most"
+            )
+        processes = self.simulator_proc or (1 if self.deterministic else 2 * cores)
+        if self.num_envs is not None:
+            processes = min(processes, self.num_envs) if self.simulator_proc is None else processes
+        chosen = dict(
+            LEARNING_DEFAULTS[network],
+            env=self.env or DEFAULT_ENV,
+            network=network,
+            simulator_proc=processes,
+            num_envs=max(self.num_envs or (20 * cores if self.simulator_proc is None else 1), processes),
+            predictor_thread_per_gpu=4 if on_gpu and not self.deterministic else 1,
+            steps_per_epoch=6000 if on_gpu else 768,
+            eval_every=3 if on_gpu else 10,
+            eval_episode=50 if on_gpu else 20,
+        )
+        chosen.setdefault("pool_states", self.batch_size or chosen["batch_size"])
+        keep = ("network", "num_envs")  # already made from what was given
+        filled = {name: value for name, value in chosen.items() if name in keep or getattr(self, name) is None}
+        config = dataclasses.replace(self, **filled)
+        if config.num_envs != self.num_envs and self.num_envs is not None:
+            raise UsageError(
+                f"--num-envs {self.num_envs} is less than --simulator-proc {self.simulator_proc}: "
+                "each process plays at least one game"
+            )
+        if config.pool_states % config.batch_size:
+            raise UsageError(
+                f"--pool-states {config.pool_states} is no multiple of --batch-size {config.batch_size}: "
+                f"try {config.batch_size * max(1, round(config.pool_states / config.batch_size))}"
+            )
+        if config.correction == "vtrace" and config.batch_size % config.local_time_max:
+            raise UsageError(f"--correction vtrace learns from whole unrolls: {config._fitting_sizes()}")
+        surrogate = config.correction == "clipped-surrogate"
+        if config.normalize_advantages is None:
+            return dataclasses.replace(config, normalize_advantages=surrogate)
+        if config.normalize_advantages and not surrogate:
+            raise UsageError("--normalize-advantages needs --correction clipped-surrogate")
+        return config
+
+    def _fitting_sizes(self) -> str:
+        batch, steps = self.batch_size, self.local_time_max
+        divisors = [n for n in range(1, batch + 1) if batch % n == 0]
+        below = max(n for n in divisors if n <= steps)
+        above = min((n for n in divisors if n >= steps), default=below)
+        multiple = steps * max(1, round(batch / steps))
+        lengths = " or ".join(str(n) for n in sorted({below, above}))
+        return (
+            f"--local-time-max {steps} does not divide --batch-size {batch}; try --local-time-max {lengths}, "
+            f"or --batch-size {multiple}"
+        )
+
+    @property
+    def directory(self) -> str:
+        """The output directory; the first one where several are named."""
+        return self.output[0] if self.output else f"train_log/train-atari-{file_name(self.env or DEFAULT_ENV)}"
+
+    @property
+    def model(self) -> str | None:
+        """The model file to start from or to use; the first one where several are named."""
+        return self.load[0] if self.load else None
+
+    @property
+    def envs_per_simulator(self) -> tuple[int, ...]:
+        """Number of games of each simulator process, as even as can be."""
+        return spread(self.num_envs, self.simulator_proc)
+
+    @property
+    def gpu_ids(self) -> tuple[int, ...]:
+        """The GPUs asked for; none if ``--gpu`` was not given, or gave them up."""
+        return tuple(int(part) for part in self.gpu.split(",")) if self.gpu not in (None, NO_GPU) else ()
+
+    def saved(self) -> Config:
+        """The configuration saved in this one's output directory, to be resumed; this one if there is none."""
+        path = Path(self.directory) / CONFIG_FILE
+        remedy = "mend it, or start afresh with a new --output"
+        try:
+            record = json.loads(path.read_text()) if path.is_file() else {}
+        except (OSError, ValueError, RecursionError) as error:
+            reason = error.strerror if isinstance(error, OSError) else first_line(error)
+            raise UsageError(f"{path} cannot be read ({reason}): {remedy}") from None
+        if not isinstance(record, dict):
+            raise UsageError(f"{path} holds no settings by name: {remedy}")
+        values = {}
+        for f in dataclasses.fields(self):
+            # As typed; weights of its own; where it is by now; of that time; no training's.
+            if f.name not in ("task", "load", "output", "watch", "overlay") and record.get(f.name) is not None:
+                try:
+                    values[f.name] = checked(f, record[f.name])
+                except ValueError as error:
+                    told = json.dumps(record[f.name])[:_MAX_TOLD]
+                    raise UsageError(f'{path}: "{f.name}" is {told}: {error}; {remedy}') from None
+        return dataclasses.replace(self, **values)
+
+    def as_json(self) -> str:
+        """The configuration as ``config.json`` has it."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        record = {name: str(value) if isinstance(value, Schedule) else value for name, value in values.items()}
+        return json.dumps(record, indent=2) + "\n"
+
+
+_TYPES = {  # of a field: what JSON and the command line have for it, and in words
+    "bool": (bool, "true or false"),
+    "int": (int, "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": (str, "text in quotes"),
+    "Schedule": ((str, int, float, Schedule), "VALUE[,UPDATE:VALUE...] in quotes"),
+}
+
+
+def checked(f: dataclasses.Field, value: object) -> object:
+    """A value as a field of ``Config`` holds it; the paths among them are not for this.
+
+    Raises:
+        ValueError: it is of another type, out of the range or none of the choices; says what it must be.
+    """
+    kind = f.type.split(" ")[0]
+    types, words = _TYPES[kind]
+    if not isinstance(value, types) or (isinstance(value, bool) and kind != "bool"):
+        raise ValueError(f"it must be {words}")
+    if kind == "Schedule":
+        return Schedule.parse(str(value))
+    choices = f.metadata.get("choices", (value,))
+    if value not in choices:
+        raise ValueError(f"it must be one of {', '.join(choices)}")
+    low, high = f.metadata.get("low", -math.inf), f.metadata.get("high", math.inf)
+    if kind in ("int", "float") and not low <= value <= high:
+        raise ValueError(f"it must be {f'at least {low}' if high == math.inf else f'from {low} to {high}'}")
+    return float(value) if kind == "float" else value
+
+
+# What the learner does by default: the original's settings, and what learns on a machine without a GPU.
+_FEW_CORES = {
+    "batch_size": 256,
+    "local_time_max": 64,
+    "gae_lambda": 0.95,
+    "correction": "clipped-surrogate",
+    "pool_states": 2560,
+    "sample_reuse": 1,
+    "queue_size": 2,
+    "learning_rate": Schedule(5e-4, ((24_000, 2.5e-4), (40_000, 1e-4), (72_000, 3e-5))),
+    "entropy_beta": Schedule(0.01, ((24_000, 0.005), (40_000, 0.002))),
+    "value_weight": 0.5,
+    "optimizer": "adam",
+    "adam_epsilon": 1e-5,
+    "gradient_clip": "global-norm",
+    "gradient_clip_norm": 0.5,
+}
+LEARNING_DEFAULTS = {
+    "batch-a3c": {
+        "batch_size": 128,
+        "local_time_max": 5,
+        "gae_lambda": 1.0,
+        "correction": "clipped-is",
+        "sample_reuse": 1,
+        "queue_size": 1,
+        "learning_rate": Schedule(1e-3, ((120_000, 3e-4), (720_000, 1e-4))),
+        "entropy_beta": Schedule(0.01, ((480_000, 0.005),)),
+        "value_weight": 1.0,
+        "optimizer": "adam",
+        "adam_epsilon": 1e-3,
+        "gradient_clip": "per-tensor",
+        "gradient_clip_norm": 0.1,
+    },
+    "small": _FEW_CORES,
+    "small-ln": _FEW_CORES
+    | {
+        "batch_size": 512,
+        "queue_size": 1,
+        "optimizer": "soap",
+        # About 9 / updates.
+        "learning_rate": Schedule(
+            3e-3,
+            (
+                (4_500, 2e-3),
+                (7_000, 1.4e-3),
+                (9_500, 1e-3),
+                (13_000, 7e-4),
+                (18_000, 5e-4),
+                (26_000, 3.5e-4),
+                (36_000, 2.5e-4),
+                (52_000, 1.7e-4),
+            ),
+        ),
+        "entropy_beta": Schedule(0.01, ((9_000, 0.005), (20_000, 0.002))),
+    },
+    "nature": _FEW_CORES
+    | {
+        "gae_lambda": 0.98,
+        "learning_rate": Schedule(5e-4, ((12_000, 2.5e-4), (36_000, 1e-4), (64_000, 3e-5))),
+        "entropy_beta": Schedule(0.01, ((16_000, 0.005), (36_000, 0.002))),
+    },
+}
+
+
+def first_line(error: object) -> str:
+    """The first line of an error's text."""
+    return str(error).partition("\n")[0]
+
+
+def problem(error: Exception) -> str:
+    """What an error says, in one line; at least its kind."""
+    return first_line(error) or type(error).__name__
+
+
+def file_name(env_id: str) -> str:
+    """The environment id as part of a file's name: ``ALE/Pong-v5`` -> ``ALE-Pong-v5``."""
+    return env_id.replace("/", "-").replace(":", "-")
+
+
+def spread(total: int, parts: int) -> tuple[int, ...]:
+    """Split ``total`` into ``parts`` whole numbers that differ by at most one, the larger ones first."""
+    return tuple(total // parts + (i < total % parts) for i in range(parts))

@@ -1,0 +1,140 @@
+"""The command line: a parser made of the fields of ``Config``, and what does not go together."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+from a3c.config import LEARNING_DEFAULTS, MODEL_TASKS, NETWORKS, NO_GPU, Config, Schedule, UsageError, checked
+
+_GROUPS = {
+    "task": "task",
+    "simulation": "simulation",
+    "prediction": "prediction",
+    "learning": "learning (what is not given here depends on the network: the original's for batch-a3c)",
+    "schedule": "schedule",
+}
+
+
+def _default_text(name: str, default) -> str:
+    if default is not None:
+        return "" if default is False or default == () else f" (default: {default})"
+    values = {network: LEARNING_DEFAULTS[network].get(name) for network in NETWORKS}
+    if set(values.values()) == {None}:
+        return ""
+    networks: dict[str, list[str]] = {}
+    for network, value in values.items():
+        networks.setdefault("the batch size" if value is None else str(value), []).append(network)
+    texts = [f"{value} for {' and '.join(names)}" for value, names in networks.items()]
+    return f" (default: {', '.join(texts)})"
+
+
+def _schedule(text: str) -> Schedule:
+    try:
+        return Schedule.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no VALUE[,UPDATE:VALUE...]: {error}") from None
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Build the command line's parser from the fields of ``Config``."""
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message):
+            raise UsageError(f"{message} (--help lists all flags)")
+
+    parser = Parser(
+        prog="train-atari.py",
+        usage="./train-atari.py [--task TASK] [--env ENV] [--load FILE.npz] [flags]",
+        description="Train, watch, score and record A3C agents on Atari games.",
+        epilog="A step is one action of the agent, a frame one of the emulator, an update one applied gradient.",
+        allow_abbrev=False,
+    )
+    groups = {key: parser.add_argument_group(title) for key, title in _GROUPS.items()}
+    types = {"int": int, "float": float, "Schedule": _schedule}
+    for f in dataclasses.fields(Config):
+        options = {"default": None, "help": f.metadata["help"].replace("%", "%%") + _default_text(f.name, f.default)}
+        kind = f.type.split(" ")[0]
+        if kind == "bool":
+            options["action"] = argparse.BooleanOptionalAction if f.default is None else "store_true"
+        elif kind.startswith("tuple"):
+            options |= {"nargs": "+", "metavar": "PATH"}
+        else:
+            options["type"] = types.get(kind, str)
+            options["metavar"] = {"int": "N", "float": "X", "Schedule": "SCHEDULE"}.get(kind, f.name.upper())
+        if "choices" in f.metadata:
+            options["choices"] = f.metadata["choices"]
+            options["metavar"] = "{" + ",".join(options["choices"]) + "}"
+        groups[f.metadata["group"]].add_argument("--" + f.name.replace("_", "-"), **options)
+    return parser
+
+
+def parse_args(argv: list[str] | None = None) -> Config:
+    """Parse and check the command line.
+
+    Raises:
+        UsageError: an unknown flag or a value out of its range, in one line.
+    """
+    given = {name: value for name, value in vars(make_parser().parse_args(argv)).items() if value is not None}
+    given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    for f in dataclasses.fields(Config):
+        if f.name in given and not f.type.startswith("tuple"):
+            try:
+                checked(f, given[f.name])
+            except ValueError as error:
+                flag = "--" + f.name.replace("_", "-")
+                raise UsageError(f"{flag} {given[f.name]} is out of range: {error}") from None
+    config = Config(**given)
+    if config.resume:
+        saved = config.saved()
+        given = _keep_what_the_run_is(given, saved, config.directory)
+        if config.num_envs is not None:
+            saved = dataclasses.replace(saved, simulator_proc=None)
+        config = dataclasses.replace(saved, **given)
+    if config.gpu not in (None, NO_GPU):
+        parts = config.gpu.split(",")
+        if not all(part.isdecimal() for part in parts) or len(set(map(int, parts))) != len(parts):
+            raise UsageError(
+                f"--gpu {config.gpu!r} is no list of GPU numbers: type for example --gpu 0 or "
+                f"--gpu 0,1, or --gpu {NO_GPU} for the CPU"
+            )
+    _check_task(config)
+    return config
+
+
+def _keep_what_the_run_is(given: dict, saved: Config, directory: str) -> dict:
+    """Leave out what a resumed run has anyway. Raises UsageError for what would make its saved state another's."""
+    if given.get("network") == "auto":
+        given = {name: value for name, value in given.items() if name != "network"}
+    for f in dataclasses.fields(Config):
+        was = getattr(saved, f.name)
+        if f.metadata.get("of_the_run") and was is not None and given.get(f.name, was) != was:
+            flag = f"--{f.name.replace('_', '-')}"
+            raise UsageError(
+                f"{flag} {given[f.name]}: the run in {directory} was begun with {flag} {was}, which --resume keeps; "
+                f"leave it out, or start a new run with another --output"
+            )
+    return given
+
+
+def _check_task(config: Config) -> None:
+    """Raise UsageError if flags are given that the task cannot do with, or without."""
+    task = config.task
+    if task in MODEL_TASKS and not config.load:
+        raise UsageError(f"--task {task} needs a model: add --load FILE.npz")
+    if task == "doctor" and config.load:
+        raise UsageError("--task doctor takes no --load: name the game with --env, the network with --network")
+    if len(config.load) > 1 and task not in ("eval", "info"):
+        raise UsageError(f"--task {task} takes one --load file")
+    if task == "plot" and not config.output:
+        raise UsageError("--task plot needs the runs to draw: add --output RUN [RUN ...]")
+    if len(config.output) > 1 and task != "plot":
+        raise UsageError(f"--task {task} takes one --output directory")
+    if config.watch is not None and task not in ("train", "play"):
+        raise UsageError("--watch is for --task train and --task play")
+    if config.overlay and task != "dump_video":
+        raise UsageError("--overlay is for --task dump_video")
+    if config.resume and task != "train":
+        raise UsageError("--resume is for --task train")
+    if config.resume and config.load:
+        raise UsageError("--resume and --load exclude each other: --load starts a new run from the file's weights")

@@ -1,0 +1,193 @@
+"""Checkpoints: written whole or not at all, kept to a number, and read back from the newest that is whole.
+
+TensorFlow writes a checkpoint under temporary names and its index last: without an index there is none. What a killed
+save, or one on a full disk, has left is removed by the next; nothing else ever is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from a3c.config import RunError, UsageError, first_line
+from a3c.system.files import free_name, whole_file
+from a3c.system.stopping import StopRequest
+
+import tensorflow as tf
+from tensorpack import Callback, tfv1
+from tensorpack.utils import logger
+
+STATS_FILE = "stats.json"
+_NAME = "model"
+# All names that TensorFlow's saver writes for a step.
+_FILE = re.compile(rf"{_NAME}-(\d+)\.(?:index|data-\d{{5}}-of-\d{{5}})(\.tempstate\d+)?")
+# What TensorFlow's readers take for a pattern, and tensorpack for the end of a checkpoint's name.
+_MISREAD = re.compile(r"[*?\[\]\\]|\.index|\.data-")
+
+
+@contextlib.contextmanager
+def disk_errors_told(what: str):
+    """Tell in one line that something could not be written, and go on."""
+    try:
+        yield
+    except (OSError, IndexError, tf.errors.OpError) as error:  # IndexError: TensorFlow's for EFBIG
+        reason = _reason(error)
+        logger.error(
+            f"{what} could not be written ({first_line(reason)}). What was saved before is whole; training goes on, "
+            "and the next save tries again: make room, or make the directory writable"
+        )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    # TensorFlow says "path; reason", in an operation's error amid much else.
+    told = re.search(r"^\S+; (.+)$", str(error), re.MULTILINE)
+    return told[1] if told else str(error)
+
+
+class Checkpointer(Callback):
+    """Saves all variables: at first, after each epoch, and when a signal stops the run. On the trainer's thread."""
+
+    def __init__(self, directory: Path, max_to_keep: int, stop: StopRequest):
+        self._directory, self._max_to_keep, self._stop = directory, max_to_keep, stop
+
+    def _setup_graph(self):
+        # It is to keep none of its own accord: it does not know of those from before a resume.
+        self._saver = tfv1.train.Saver(tfv1.global_variables(), max_to_keep=None, save_relative_paths=True)
+        finite = [tf.reduce_all(tf.math.is_finite(variable)) for variable in tfv1.trainable_variables()]
+        self._weights_are_finite = tf.reduce_all(finite)
+
+    def _before_train(self):
+        if not saved_steps(self._directory):  # from now on the run can be resumed
+            self._save()
+
+    def _trigger_epoch(self):
+        self._save()
+
+    def _after_train(self):
+        if self._stop.signal:
+            self._save()
+
+    def _save(self) -> None:
+        session = self.trainer.sess
+        if not session.run(self._weights_are_finite):
+            raise RunError(f"the weights are not finite after update step {self.global_step}: they are not saved")
+        with disk_errors_told("the checkpoint"):
+            self._saver.save(session, str(self._directory / _NAME), self.global_step, write_meta_graph=False)
+            logger.info(f"Checkpoint of step {self.global_step} saved.")
+        remove_old(self._directory, self._max_to_keep)
+
+
+def saved_steps(directory: Path) -> list[int]:
+    """The global steps of a directory's checkpoints, rising."""
+    return sorted(step for path, step in checkpoint_files(directory) if path.suffix == ".index")
+
+
+def checkpoint_files(directory: Path) -> Iterator[tuple[Path, int | None]]:
+    """The files of a directory's checkpoints, with their steps; None for what a save that was killed has left."""
+    for path in directory.glob(f"{_NAME}-*"):
+        match = _FILE.fullmatch(path.name)
+        if match and path.is_file():
+            yield path, int(match[1]) if match[2] is None else None
+
+
+def remove_old(directory: Path, max_to_keep: int) -> None:
+    """Remove all but the newest checkpoints, and what saves that failed have left behind."""
+    keep = saved_steps(directory)[-max_to_keep:]
+    # The index goes first: a checkpoint is there as long as that is.
+    for path, step in sorted(checkpoint_files(directory), key=lambda found: found[0].suffix != ".index"):
+        if step not in keep:
+            with disk_errors_told(f"the removal of {path.name}"):
+                path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def plain_name(prefix: str) -> Iterator[str]:
+    """A checkpoint's name that its readers take as it is, while the block runs, whatever its directory's name.
+
+    Raises:
+        UsageError: the checkpoint's own name is a pattern.
+    """
+    directory, name = os.path.split(os.path.abspath(prefix))
+    if _MISREAD.search(name):
+        raise UsageError(f"TensorFlow takes the checkpoint's name {prefix} for a pattern: rename its files")
+    if not _MISREAD.search(directory):
+        yield prefix
+        return
+    descriptor = os.open(directory, os.O_PATH)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{name}"
+    finally:
+        os.close(descriptor)
+
+
+def newest_whole(directory: Path) -> str | None:
+    """Find the newest checkpoint that can be read to its end; None if there is none at all.
+
+    Raises:
+        UsageError: there are some, but none of them is whole.
+    """
+    steps = saved_steps(directory)
+    for step in reversed(steps):
+        prefix = str(directory / f"{_NAME}-{step}")
+        try:
+            with plain_name(prefix) as name:
+                reader = tf.train.load_checkpoint(name)
+                for variable in reader.get_variable_to_shape_map():
+                    reader.get_tensor(variable)  # its checksum is verified
+            return prefix
+        except Exception as error:  # TensorFlow's reader raises many kinds
+            logger.warn(f"checkpoint {prefix} is not whole ({first_line(error)}): the one before is tried")
+    if steps:
+        raise UsageError(
+            f"none of the {len(steps)} checkpoints in {directory} is whole: take another copy, or start anew "
+            "with another --output"
+        )
+    return None
+
+
+def mend_stats(directory: Path, step: int) -> None:
+    """Make ``stats.json`` end where a resumed run begins: what is of later steps, or was cut, is put aside."""
+    path = directory / STATS_FILE
+    if not path.exists():
+        return
+    records, whole = _read_records(path.read_text(errors="replace"))
+    before = [record for record in records if _step_of(record) <= step]
+    if whole and len(before) == len(records):
+        return
+    aside = free_name(path.with_name(f"stats-before-step-{step}.json"))
+    if not whole:
+        logger.warn(f"{path} is not whole: {len(records)} epochs of it can be read")
+    logger.warn(f"{path} goes on after step {step}; what it was is kept in {aside}")
+    with disk_errors_told(str(path)):
+        shutil.copyfile(path, aside)
+        with whole_file(path) as file:
+            json.dump(before, file)
+
+
+def _step_of(record: dict) -> float:
+    step = record.get("global_step")
+    return step if isinstance(step, (int, float)) else 0
+
+
+def _read_records(text: str) -> tuple[list[dict], bool]:
+    """The records that can be read of a list in JSON, and whether that is all of it."""
+    with contextlib.suppress(ValueError):
+        read = json.loads(text)
+        records = [record for record in read if isinstance(record, dict)] if isinstance(read, list) else []
+        return records, isinstance(read, list) and len(records) == len(read)
+    decoder, records, at = json.JSONDecoder(), [], text.find("{")
+    while at >= 0:
+        try:
+            record, end = decoder.raw_decode(text, at)
+        except ValueError:
+            break
+        records.append(record)
+        at = text.find("{", end)
+    return records, False

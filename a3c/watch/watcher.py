@@ -1,0 +1,61 @@
+"""The learner's end of ``--watch``: starts the process that plays for those who watch a training, and ends it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from a3c.watch.player import address
+
+from tensorpack import Callback
+from tensorpack.utils import logger
+
+_CLOSE_TIMEOUT_S = 5.0
+
+
+class Watcher(Callback):
+    """A process that plays with the newest model file and serves the page; without it the training goes on.
+
+    It is killed when the learner dies, in whatever way. All methods run on the trainer's thread.
+    """
+
+    def __init__(self, listener: socket.socket, model_path: Path, env_id: str, seed: int):
+        """``listener`` has the page's port; it is the process's own from ``_before_train`` on."""
+        self._listener, self._model_path, self._env_id, self._seed = listener, model_path, env_id, seed
+        self._process: subprocess.Popen | None = None
+
+    def _before_train(self):
+        arguments = (self._listener.fileno(), os.getpid(), self._model_path.resolve(), self._env_id, self._seed)
+        one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        with self._listener:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "a3c.watch.player", *map(str, arguments)],
+                pass_fds=[self._listener.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the learner
+                env={
+                    **os.environ,
+                    **one_thread,
+                    "CUDA_VISIBLE_DEVICES": "",
+                    "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+                },
+            )
+            logger.info(f"watch it at {address(self._listener)}")
+
+    def _trigger_epoch(self):
+        if self._process is not None and self._process.poll() is not None:
+            logger.warn(f"the watcher ended with status {self._process.returncode}: training goes on without its page")
+            self._process = None
+
+    def _after_train(self):
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(_CLOSE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
