@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import common
+from a3c.playing import video
 from a3c.playing.overlay import SCALE, Overlay
+from a3c.seeds import Purpose, Seeds
 from atari_wrapper import STATE_SHAPE, make_player
-from common import Step, record
+from common import Step
 
 import imageio_ffmpeg
 import numpy as np
@@ -90,13 +91,14 @@ def frames_of(path) -> np.ndarray:
 
 
 def test_a_video_with_overlay_has_the_game_of_one_without(tmp_path, monkeypatch):
-    monkeypatch.setattr(common, "make_player", lambda env, render_mode: make_player(env, render_mode, 40))
+    monkeypatch.setattr(video, "make_player", lambda env, render_mode: make_player(env, render_mode, 40))
 
     def policy(states):
         return [np.full((1, 6), 1 / 6, np.float32), states.mean(axis=(1, 2, 3), dtype=np.float32) / 255]
 
-    (plain,) = record(policy, "Pong-v0", 1, tmp_path / "plain", seed=1, report=str)
-    (overlaid,) = record(policy, "Pong-v0", 1, tmp_path / "overlay", seed=1, overlay=True, report=str)
+    seeds = Seeds(1, Purpose.VIDEO)
+    (plain,) = video.record(policy, "Pong-v0", 1, tmp_path, seeds)
+    (overlaid,) = video.record(policy, "Pong-v0", 1, tmp_path, seeds, overlay=True)
     plain, overlaid = frames_of(plain), frames_of(overlaid)
     assert overlaid.shape == (len(plain), 630, 960, 3)
     game = overlaid[:, 1 : SCALE * 210 : SCALE, 1 : SCALE * 160 : SCALE].astype(int)
