@@ -18,7 +18,7 @@ import functools
 import re
 import warnings
 
-from a3c.config import UsageError
+from a3c.errors import UsageError
 
 import ale_py
 import cv2

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from a3c.acting.predictor import sample_actions
-from a3c.config import UsageError, spread
+from a3c.config import spread
+from a3c.errors import UsageError
 from a3c.reports.scores import Scores
 from a3c.seeds import Purpose, Seeds
 from a3c.simulation.master import SimulatorClosedError, SimulatorMaster

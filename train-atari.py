@@ -60,7 +60,7 @@ def require_packages() -> None:
 @contextlib.contextmanager
 def packages_told():
     """Tell in one line of packages that are there and cannot be loaded: errors of many kinds."""
-    from a3c.config import RunError, problem
+    from a3c.errors import RunError, problem
 
     try:
         yield
@@ -98,7 +98,7 @@ def write_output(text: str = "") -> None:
 
 
 def main(stop: StopRequest) -> None:
-    from a3c.config import RunError, UsageError
+    from a3c.errors import RunError, UsageError
     from a3c.flags import parse_args
 
     try:
@@ -139,8 +139,8 @@ def run(config, stop: StopRequest) -> None:
 
 def check_temporary(simulates: bool) -> None:
     """Raise UsageError if TensorFlow has no directory for temporary files, or simulators have none for sockets."""
-    from a3c.config import UsageError
     from a3c.doctor import checks
+    from a3c.errors import UsageError
 
     try:
         tempfile.gettempdir()

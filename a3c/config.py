@@ -12,6 +12,9 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from a3c.errors import UsageError, first_line
+from a3c.run_files import CONFIG_FILE, file_name
+
 TASKS = ("train", "play", "eval", "dump_video", "info", "plot", "doctor")
 MODEL_TASKS = ("play", "eval", "dump_video", "info")  # which need --load
 DEFAULT_ENV = "Pong-v0"
@@ -20,16 +23,7 @@ NETWORKS = ("batch-a3c", "small", "small-ln", "nature")
 CORRECTIONS = ("clipped-is", "vtrace", "clipped-surrogate")
 OPTIMIZERS = ("adam", "soap")
 GRADIENT_CLIPS = ("per-tensor", "global-norm")
-CONFIG_FILE = "config.json"
 _MAX_TOLD = 60  # characters of a value that is refused
-
-
-class UsageError(Exception):
-    """Something a user can put right: told in one line, exit status 2."""
-
-
-class RunError(Exception):
-    """What ended a run, told without our own traceback; exit status 1."""
 
 
 @dataclass(frozen=True)
@@ -384,21 +378,6 @@ LEARNING_DEFAULTS = {
         "entropy_beta": Schedule(0.01, ((16_000, 0.005), (36_000, 0.002))),
     },
 }
-
-
-def first_line(error: object) -> str:
-    """The first line of an error's text."""
-    return str(error).partition("\n")[0]
-
-
-def problem(error: Exception) -> str:
-    """What an error says, in one line; at least its kind."""
-    return first_line(error) or type(error).__name__
-
-
-def file_name(env_id: str) -> str:
-    """The environment id as part of a file's name: ``ALE/Pong-v5`` -> ``ALE-Pong-v5``."""
-    return env_id.replace("/", "-").replace(":", "-")
 
 
 def spread(total: int, parts: int) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from a3c.config import UsageError
+from a3c.errors import UsageError
 from atari_wrapper import Player, get_protocol, make_player, mix_colours, stack_frames
 
 import cv2

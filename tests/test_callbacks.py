@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from a3c.acting.unroll import empty_batch
-from a3c.config import RunError
+from a3c.errors import RunError
 from a3c.learning import callbacks
 from a3c.learning.callbacks import FiniteGuard, HandFile, HandSetter
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 
-from a3c.config import UsageError
+from a3c.errors import UsageError
 from a3c.learning.checkpoint import disk_errors_told, mend_stats, newest_whole, plain_name, remove_old, saved_steps
 
 import numpy as np

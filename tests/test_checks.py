@@ -10,9 +10,10 @@ import subprocess
 import tempfile
 import types
 
-from a3c.config import Config, UsageError
+from a3c.config import Config
 from a3c.doctor import checks
 from a3c.doctor.checks import FAIL, OK, WARN
+from a3c.errors import UsageError
 from a3c.system import machine
 
 import psutil

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import common
-from a3c.config import UsageError
+from a3c.errors import UsageError
 from a3c.reports.scores import Scores
 from a3c.seeds import Purpose, Seeds
 from a3c.simulation.messages import RUNNING, TERMINATED, StepBlock

@@ -8,9 +8,10 @@ import json
 import re
 from pathlib import Path
 
-from a3c import config
-from a3c.config import Config, Schedule, UsageError, file_name, spread
+from a3c.config import Config, Schedule, spread
+from a3c.errors import UsageError
 from a3c.flags import parse_args
+from a3c.run_files import CONFIG_FILE, file_name
 
 import hypothesis.strategies as st
 import pytest
@@ -240,7 +241,7 @@ def test_the_environment_is_pong_where_none_is_named():
 @pytest.mark.parametrize("line", ["", "--gpu 0,1 --seed 3 --learning-rate 1e-3,5:1e-4 --no-normalize-advantages"])
 def test_saved_configuration_reads_back(line, tmp_path):
     resolved = resolve(line)
-    path = tmp_path / config.CONFIG_FILE
+    path = tmp_path / CONFIG_FILE
     path.write_text(resolved.as_json())
     record = json.loads(path.read_text())
     schedules = {f.name: Schedule.parse(record[f.name]) for f in FIELDS if f.type.startswith("Schedule")}
@@ -252,7 +253,7 @@ def test_resume_takes_up_the_saved_configuration(tmp_path):
     line = f"--output {tmp_path} --env Breakout-v0 --seed 5 --num-envs 9 --learning-rate 1e-3,5:1e-4 --max-epoch 3"
     resolved = resolve(line)
     past = {"load": ("weights.npz",), "output": ("where/it/was",), "watch": 8000}
-    (tmp_path / config.CONFIG_FILE).write_text(dataclasses.replace(resolved, **past).as_json())
+    (tmp_path / CONFIG_FILE).write_text(dataclasses.replace(resolved, **past).as_json())
     taken = parse_args(["--resume", "--output", str(tmp_path), "--max-epoch", "7"])
     assert taken == dataclasses.replace(resolved, resume=True, max_epoch=7)
 
@@ -266,7 +267,7 @@ KEPT = {
 
 @pytest.mark.parametrize("line", KEPT)
 def test_a_resumed_run_keeps_what_makes_its_state_its_own(line, tmp_path):
-    (tmp_path / config.CONFIG_FILE).write_text(resolve(f"--output {tmp_path}").as_json())
+    (tmp_path / CONFIG_FILE).write_text(resolve(f"--output {tmp_path}").as_json())
     with pytest.raises(UsageError) as caught:
         parse_args(["--resume", "--output", str(tmp_path), *line.split()])
     given, saved = KEPT[line]
@@ -280,7 +281,7 @@ def test_a_resumed_run_keeps_what_makes_its_state_its_own(line, tmp_path):
                                   "--num-envs 5", "--batch-size 128 --pool-states 128", "--steps-per-epoch 3",
                                   "--gamma 0.5", "--gpu 0"])  # fmt: skip
 def test_a_resumed_run_may_change_the_rest(line, tmp_path):
-    (tmp_path / config.CONFIG_FILE).write_text(resolve(f"--output {tmp_path}").as_json())
+    (tmp_path / CONFIG_FILE).write_text(resolve(f"--output {tmp_path}").as_json())
     taken = parse_args(["--resume", "--output", str(tmp_path), *line.split()])
     assert (taken.env, taken.network, taken.seed) == ("Pong-v0", "small", 0)
 
@@ -310,7 +311,7 @@ REFUSED_VALUES = {
     ("name", "value"), [(name, value) for name in REFUSED_VALUES for value in REFUSED_VALUES[name]]
 )
 def test_a_value_that_cannot_be_resumed_is_named(name, value, tmp_path):
-    path = tmp_path / config.CONFIG_FILE
+    path = tmp_path / CONFIG_FILE
     path.write_text(json.dumps({name: value}))
     with pytest.raises(UsageError) as caught:
         parse_args(["--resume", "--output", str(tmp_path)])
@@ -324,7 +325,7 @@ NOT_RESUMED = {"task", "load", "output", "watch", "overlay"}
 
 @pytest.mark.parametrize("field", [f for f in FIELDS if f.name not in NOT_RESUMED], ids=lambda f: f.name)
 def test_no_field_is_resumed_with_a_value_of_another_type(field, tmp_path):
-    (tmp_path / config.CONFIG_FILE).write_text(json.dumps({field.name: {"a": 1}}))
+    (tmp_path / CONFIG_FILE).write_text(json.dumps({field.name: {"a": 1}}))
     with pytest.raises(UsageError, match=f'"{field.name}" is'):
         parse_args(["--resume", "--output", str(tmp_path)])
 
@@ -345,7 +346,7 @@ def test_no_field_is_resumed_with_a_value_of_another_type(field, tmp_path):
     ],
 )
 def test_values_that_can_be_resumed(name, value, taken, tmp_path):
-    (tmp_path / config.CONFIG_FILE).write_text(json.dumps({name: value}))
+    (tmp_path / CONFIG_FILE).write_text(json.dumps({name: value}))
     resumed = parse_args(["--resume", "--output", str(tmp_path)])
     assert getattr(resumed, name, None) == taken
     assert type(getattr(resumed, name, None)) is type(taken)
@@ -353,7 +354,7 @@ def test_values_that_can_be_resumed(name, value, taken, tmp_path):
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, "\ufeff{}", '{"learning_rate": "x"}'])
 def test_resume_of_a_broken_configuration(text, tmp_path):
-    (tmp_path / config.CONFIG_FILE).write_text(text)
+    (tmp_path / CONFIG_FILE).write_text(text)
     with pytest.raises(UsageError) as caught:
         parse_args(["--resume", "--output", str(tmp_path)])
     assert str(tmp_path) in str(caught.value)

@@ -10,7 +10,8 @@ import sys
 import warnings
 from pathlib import Path
 
-from a3c.config import Config, UsageError
+from a3c.config import Config
+from a3c.errors import UsageError
 from a3c.learning import callbacks
 from a3c.learning.callbacks import CurveDrawer
 from a3c.reports.curves import STYLES, Run, draw_band, group, plot_runs

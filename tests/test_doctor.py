@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from a3c.config import Config, RunError, UsageError
+from a3c.config import Config
 from a3c.doctor import checks, speed
 from a3c.doctor import report as doctor
 from a3c.doctor.checks import FAIL, OK, WARN, Check
 from a3c.doctor.report import Report, advice, command, estimate, expectation
+from a3c.errors import RunError, UsageError
 from a3c.system import machine
 
 import pytest

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from a3c.config import UsageError
+from a3c.errors import UsageError
 from a3c.system.files import alone_in, free_name, make_writable, whole_file
 
 import pytest
@@ -140,7 +140,7 @@ def test_of_many_that_come_and_go_only_one_is_in(tmp_path):
     code = """
 import os, sys
 from pathlib import Path
-from a3c.config import UsageError
+from a3c.errors import UsageError
 from a3c.system.files import alone_in
 directory, taken = Path(sys.argv[1]), 0
 while taken < 200:

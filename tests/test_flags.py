@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from a3c.config import Config, Schedule, UsageError
+from a3c.config import Config, Schedule
+from a3c.errors import UsageError
 from a3c.flags import _default_text, parse_args
 
 import pytest

@@ -9,7 +9,7 @@ import pickle
 import zipfile
 from pathlib import Path
 
-from a3c.config import UsageError
+from a3c.errors import UsageError
 from a3c.policy.networks import NETWORKS
 from a3c.weights import model_file
 from a3c.weights.model_file import check_model, environment_of, load_policy, read_model, write_model

@@ -8,7 +8,7 @@ import json
 import math
 from pathlib import Path
 
-from a3c.config import UsageError
+from a3c.errors import UsageError
 from a3c.learning.callbacks import _origin_told_by, _score_of
 from a3c.watch.player import facts
 from a3c.weights import metadata as model_metadata

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from a3c.config import UsageError
+from a3c.errors import UsageError
 from a3c.weights.model_file import read_model, write_arrays, write_model
 from a3c.weights.paths import choose, expand
 

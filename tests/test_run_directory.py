@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from a3c.config import Config, UsageError
+from a3c.config import Config
+from a3c.errors import UsageError
 from a3c.learning.run_directory import RunDirectory
 
 import pytest

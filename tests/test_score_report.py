@@ -8,7 +8,7 @@ import json
 import math
 from pathlib import Path
 
-from a3c.config import RunError
+from a3c.errors import RunError
 from a3c.reports.scores import Evaluation, Report, Scores, published_score
 from atari_wrapper import Protocol
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from a3c.config import UsageError
+from a3c.errors import UsageError
 from a3c.seeds import Purpose, Seeds
 from a3c.simulation.master import SimulatorClosedError, SimulatorError, SimulatorMaster
 from a3c.simulation.messages import REST, RUNNING, TERMINATED, TRUNCATED, StepBlock, encode_failure, encode_step

@@ -12,8 +12,9 @@ import tempfile
 import venv
 from pathlib import Path
 
-from a3c.config import Config, UsageError
+from a3c.config import Config
 from a3c.doctor import checks
+from a3c.errors import UsageError
 
 import pytest
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from a3c.config import RunError
+from a3c.errors import RunError
 from a3c.playing import video
 from a3c.playing.video import VideoFile, record
 from a3c.seeds import Purpose, Seeds

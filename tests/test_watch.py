@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
-from a3c.config import UsageError
+from a3c.errors import UsageError
 from a3c.watch import player as watch
 from a3c.watch.player import NewestPolicy, Pace, Server, listen, show
 from a3c.weights.model_file import write_model

@@ -25,7 +25,8 @@ from a3c.acting.batch_queue import BatchQueue
 from a3c.acting.predictor import Actions, Predictor, Request
 from a3c.acting.stall import StallError
 from a3c.acting.unroll import Batch, BatchPool, MakeBatch, Transitions, UnrollBatch, UnrollBuilder, WholeUnrolls
-from a3c.config import Config, RunError
+from a3c.config import Config
+from a3c.errors import RunError
 from a3c.learning.model import make_mixer, make_policy
 from a3c.policy.networks import NETWORKS
 from a3c.seeds import Purpose, Seeds

@@ -6,7 +6,7 @@ import sys
 import threading
 import traceback
 
-from a3c.config import RunError
+from a3c.errors import RunError
 
 
 class StallError(RunError):

@@ -21,7 +21,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from a3c.config import NO_GPU, Config, UsageError, first_line, problem
+from a3c.config import NO_GPU, Config
+from a3c.errors import UsageError, first_line, problem
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 _HERE = Path(__file__).resolve().parents[2]

@@ -15,9 +15,10 @@ import textwrap
 from collections.abc import Callable
 from typing import NamedTuple
 
-from a3c.config import DEFAULT_ENV, NO_GPU, Config, RunError, problem
+from a3c.config import DEFAULT_ENV, NO_GPU, Config
 from a3c.doctor import checks
 from a3c.doctor.checks import FAIL, OK, WARN, Check
+from a3c.errors import RunError, problem
 from a3c.system import machine
 
 SECONDS = 2.5  # of each of the six measurements; the whole then takes half a minute

@@ -17,13 +17,15 @@ from collections import deque
 from pathlib import Path
 
 from a3c.acting.actor import ActorMaster
-from a3c.config import Config, RunError, Schedule, UsageError
-from a3c.learning.checkpoint import STATS_FILE, disk_errors_told
+from a3c.config import Config, Schedule
+from a3c.errors import RunError, UsageError
+from a3c.learning.checkpoint import disk_errors_told
 from a3c.learning.model import make_mixer, make_policy
 from a3c.learning.run_directory import RunDirectory
 from a3c.policy.networks import NETWORKS
 from a3c.reports import curves
 from a3c.reports.scores import Scores
+from a3c.run_files import STATS_FILE
 from a3c.seeds import Purpose, Seeds
 from a3c.system.clock import running_s
 from a3c.system.files import whole_file

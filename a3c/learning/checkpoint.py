@@ -14,7 +14,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from a3c.config import RunError, UsageError, first_line
+from a3c.errors import RunError, UsageError, first_line
+from a3c.run_files import STATS_FILE
 from a3c.system.files import free_name, whole_file
 from a3c.system.stopping import StopRequest
 
@@ -22,7 +23,6 @@ import tensorflow as tf
 from tensorpack import Callback, tfv1
 from tensorpack.utils import logger
 
-STATS_FILE = "stats.json"
 _NAME = "model"
 # All names that TensorFlow's saver writes for a step.
 _FILE = re.compile(rf"{_NAME}-(\d+)\.(?:index|data-\d{{5}}-of-\d{{5}})(\.tempstate\d+)?")

@@ -13,7 +13,8 @@ import os
 import socket
 
 from a3c.acting.actor import PROGRESS, ActorMaster
-from a3c.config import CONFIG_FILE, NO_GPU, Config, RunError, UsageError, first_line
+from a3c.config import NO_GPU, Config
+from a3c.errors import RunError, UsageError, first_line
 from a3c.learning.callbacks import (
     CurveDrawer,
     Evaluator,
@@ -34,6 +35,7 @@ from a3c.learning.run_directory import RunDirectory
 from a3c.learning.status import StatusLine
 from a3c.policy.frame_statistics import frame_statistics
 from a3c.policy.networks import NETWORKS
+from a3c.run_files import CONFIG_FILE
 from a3c.seeds import Purpose, Seeds
 from a3c.simulation.master import SimulatorMaster
 from a3c.simulation.nursery import Nursery

@@ -12,8 +12,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from a3c.config import CONFIG_FILE, Config, UsageError, file_name
-from a3c.learning.checkpoint import STATS_FILE, checkpoint_files, newest_whole, plain_name, saved_steps
+from a3c.config import Config
+from a3c.errors import UsageError
+from a3c.learning.checkpoint import checkpoint_files, newest_whole, plain_name, saved_steps
+from a3c.run_files import CONFIG_FILE, STATS_FILE, file_name
 from a3c.system.files import alone_in, make_writable, output_errors_told, whole_file
 
 _LOG_FILE = "log.log"

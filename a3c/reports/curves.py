@@ -18,14 +18,15 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from a3c.config import CONFIG_FILE, Config, UsageError, first_line
+from a3c.config import Config
+from a3c.errors import UsageError, first_line
+from a3c.run_files import CONFIG_FILE, STATS_FILE
 from a3c.simulation.nursery import die_with_parent
 from a3c.system.files import whole_file
 
 import numpy as np
 
 FILE = "learning_curve.png"
-_STATS_FILE = "stats.json"
 # What does not change how a run learns.
 _NO_SETTING = {
     "task", "seed", "gpu", "load", "output", "resume", "watch", "overlay", "episode", "max_epoch", "max_to_keep",
@@ -50,8 +51,8 @@ class Run(NamedTuple):
     @classmethod
     def read(cls, directory: Path) -> Run:
         """Read a run. Raises UsageError if there is none, or its files are not what a training writes."""
-        settings, records = _read(directory / CONFIG_FILE, dict), _read(directory / _STATS_FILE, list)
-        known = [_known(record, f"{directory / _STATS_FILE}: record {number}")
+        settings, records = _read(directory / CONFIG_FILE, dict), _read(directory / STATS_FILE, list)
+        known = [_known(record, f"{directory / STATS_FILE}: record {number}")
                  for number, record in enumerate(records, start=1)]  # fmt: skip
         known = [record for record in known if "steps" in record]
         if not known:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from a3c.config import RunError
+from a3c.errors import RunError
 from a3c.system.files import free_name, whole_file
 from atari_wrapper import Protocol
 

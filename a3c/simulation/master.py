@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-from a3c.config import RunError, UsageError
+from a3c.errors import RunError, UsageError
 from a3c.seeds import Purpose, Seeds
 from a3c.simulation.messages import MessageError, StepBlock, decode, max_part_bytes
 from a3c.simulation.nursery import Nursery

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from a3c.config import UsageError
+from a3c.errors import UsageError
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from a3c.config import UsageError
+from a3c.errors import UsageError
 from a3c.seeds import Purpose, Seeds
 from a3c.simulation.nursery import die_with_parent
 from a3c.system.machine import quiet_stderr

@@ -12,10 +12,11 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from a3c.config import CONFIG_FILE, UsageError, first_line
+from a3c.errors import UsageError, first_line
 from a3c.learning.checkpoint import plain_name
 from a3c.learning.model import make_policy, session_config
 from a3c.policy.networks import NETWORKS, build_network
+from a3c.run_files import CONFIG_FILE
 from a3c.system.files import whole_file
 from a3c.weights.kinds import is_table, kind_of_file
 from a3c.weights.metadata import parse, training_of

@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 
-from a3c.config import UsageError
+from a3c.errors import UsageError
 from a3c.learning.checkpoint import newest_whole
 from a3c.weights.kinds import archive_members
 
