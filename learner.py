@@ -38,7 +38,6 @@ from networks import NETWORKS
 from nursery import Nursery
 from run_directory import RunDirectory
 from seeds import Purpose, Seeds
-from simulator import ATARI_PLAYER
 from simulator_master import SimulatorMaster
 from status import StatusLine
 from stopping import StopRequest
@@ -173,8 +172,7 @@ def _train(
         nursery,
         config.envs_per_simulator,
         {"env_id": config.env},
-        ATARI_PLAYER,
-        Seeds(config.seed, Purpose.TRAINING_GAMES),
+        seeds=Seeds(config.seed, Purpose.TRAINING_GAMES),
         step_timeout_s=config.simulator_timeout,
         lives_before=lives,
     )
