@@ -160,6 +160,7 @@ def _train(
         step, lives = _check_checkpoint(checkpoint, config, len(protocol.actions), updates_per_step)
         starting_epoch = step // config.steps_per_epoch + 1
         check_unfinished(starting_epoch, config)
+    logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is no reason to print tracebacks
     logger.set_logger_dir(str(output), action="k")
     logger.info(describe(config, cores))
     tfv1.set_random_seed(config.seed)
