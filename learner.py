@@ -8,6 +8,7 @@ events, ``hyper.txt`` for values changed by hand, and for the other tasks ``<env
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import os
 import socket
