@@ -8,6 +8,7 @@ import json
 import re
 from pathlib import Path
 
+from a3c import config
 from a3c.config import Config, Schedule, spread
 from a3c.errors import UsageError
 from a3c.flags import parse_args

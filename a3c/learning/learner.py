@@ -8,6 +8,7 @@ events, ``hyper.txt`` for values changed by hand, and for the other tasks ``<env
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import os
 import socket
@@ -45,7 +46,6 @@ from a3c.watch.player import listen
 from a3c.watch.watcher import Watcher
 from a3c.weights.model_file import ModelFile
 from atari_wrapper import Protocol
-from simulator import ATARI_PLAYER
 
 import tensorflow as tf
 from tensorpack import (
@@ -163,6 +163,7 @@ def _train(
         step, lives = _check_checkpoint(checkpoint, config, len(protocol.actions), updates_per_step)
         starting_epoch = step // config.steps_per_epoch + 1
         check_unfinished(starting_epoch, config)
+    logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is no reason to print tracebacks
     logger.set_logger_dir(str(output), action="k")
     logger.info(describe(config, cores))
     tfv1.set_random_seed(config.seed)
@@ -175,8 +176,7 @@ def _train(
         nursery,
         config.envs_per_simulator,
         {"env_id": config.env},
-        ATARI_PLAYER,
-        Seeds(config.seed, Purpose.TRAINING_GAMES),
+        seeds=Seeds(config.seed, Purpose.TRAINING_GAMES),
         step_timeout_s=config.simulator_timeout,
         lives_before=lives,
     )
