@@ -13,7 +13,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
 from a3c import config  # noqa: E402, F401  before tensorpack: it prepares the environment
 from a3c.acting.actor import ActorMaster  # noqa: E402
-from a3c.acting.unroll import UnrollBatch  # noqa: E402
+from a3c.acting.batches import UnrollBatch  # noqa: E402
 from a3c.simulation.master import SimulatorMaster  # noqa: E402
 
 from fake_lives import LIFE, check_transitions, check_unrolls  # noqa: E402

@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from a3c.acting.unroll import Batch, UnrollBatch
+from a3c.acting.batches import Batch, UnrollBatch
 from a3c.seeds import GAMES_PER_LIFE
 from a3c.simulation.messages import RUNNING, TERMINATED, TRUNCATED
 

@@ -7,9 +7,8 @@ import threading
 from types import SimpleNamespace
 
 from a3c.acting.actor import ActorMaster
-from a3c.acting.batch_queue import BatchQueue
+from a3c.acting.batches import Batch, BatchQueue, UnrollBatch, WholeUnrolls, empty_batch
 from a3c.acting.stall import StallError
-from a3c.acting.unroll import Batch, UnrollBatch, WholeUnrolls, empty_batch
 from a3c.config import Config
 from a3c.learning.learner import Devices
 from a3c.simulation.messages import StepBlock

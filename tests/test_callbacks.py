@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from a3c.acting.unroll import empty_batch
+from a3c.acting.batches import empty_batch
 from a3c.errors import RunError
 from a3c.learning import callbacks
 from a3c.learning.callbacks import FiniteGuard, HandFile, HandSetter

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from a3c.acting.unroll import BatchPool, Transitions, UnrollBuilder, WholeUnrolls
+from a3c.acting.batches import BatchPool, Transitions, WholeUnrolls
+from a3c.acting.unroll import UnrollBuilder
 from a3c.simulation.messages import RUNNING
 
 import numpy as np

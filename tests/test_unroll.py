@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-from a3c.acting.unroll import (
-    Batch,
-    BatchPool,
-    Transitions,
-    Unroll,
-    UnrollBatch,
-    UnrollBuilder,
-    WholeUnrolls,
-    aligned_empty,
-    lambda_returns,
-)
+from a3c.acting.batches import Batch, BatchPool, Transitions, UnrollBatch, WholeUnrolls
+from a3c.acting.unroll import Unroll, UnrollBuilder, aligned_empty, lambda_returns
 from a3c.simulation.messages import RUNNING, TERMINATED, TRUNCATED
 from atari_wrapper import FRAME_SHAPE, STATE_SHAPE
 

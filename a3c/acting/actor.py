@@ -21,10 +21,10 @@ import threading
 import time
 from collections import deque
 
-from a3c.acting.batch_queue import BatchQueue
+from a3c.acting.batches import Batch, BatchPool, BatchQueue, MakeBatch, Transitions, UnrollBatch, WholeUnrolls
 from a3c.acting.predictor import Actions, Predictor, Request
 from a3c.acting.stall import StallError
-from a3c.acting.unroll import Batch, BatchPool, MakeBatch, Transitions, UnrollBatch, UnrollBuilder, WholeUnrolls
+from a3c.acting.unroll import UnrollBuilder
 from a3c.config import Config
 from a3c.errors import RunError
 from a3c.learning.model import make_mixer, make_policy
