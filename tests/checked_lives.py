@@ -12,13 +12,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
 from a3c import config  # noqa: E402, F401  before tensorpack: it prepares the environment
-from a3c.acting.actor import ActorMaster  # noqa: E402
+from a3c.acting.actor import Actor  # noqa: E402
 from a3c.acting.batches import UnrollBatch  # noqa: E402
 from a3c.simulation.master import SimulatorMaster  # noqa: E402
 
 from fake_lives import LIFE, check_transitions, check_unrolls  # noqa: E402
 
-make, take_batch = SimulatorMaster.__init__, ActorMaster.take_batch
+make, take_batch = SimulatorMaster.__init__, Actor.take_batch
 transitions, followed, lives = 0, 0, set()
 
 
@@ -40,7 +40,7 @@ def take_checked(actor):
     return batch
 
 
-SimulatorMaster.__init__, ActorMaster.take_batch = make_life_telling, take_checked
+SimulatorMaster.__init__, Actor.take_batch = make_life_telling, take_checked
 sys.argv[0] = str(ROOT / "train-atari.py")
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")

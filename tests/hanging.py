@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from a3c import config  # noqa: E402, F401  before tensorpack: it prepares the environment
-from a3c.acting import actor  # noqa: E402
+from a3c.learning import acting  # noqa: E402
 
 from tensorpack import SimpleTrainer  # noqa: E402
 
@@ -33,7 +33,7 @@ def hang_at_50(function):
 if stage == "learner":
     SimpleTrainer.run_step = hang_at_50(SimpleTrainer.run_step)
 else:
-    make_policy = actor.make_policy
-    actor.make_policy = lambda *args: hang_at_50(make_policy(*args))
+    make_policy = acting.make_policy
+    acting.make_policy = lambda *args: hang_at_50(make_policy(*args))
 sys.argv[0] = str(ROOT / "train-atari.py")
 runpy.run_path(str(ROOT / "train-atari.py"), run_name="__main__")

@@ -14,13 +14,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
 from a3c import config  # noqa: E402, F401  before tensorpack: it prepares the environment
-from a3c.acting import actor  # noqa: E402
+from a3c.learning import acting  # noqa: E402
 from a3c.simulation.master import SimulatorMaster  # noqa: E402
 
 import numpy as np  # noqa: E402
 from tensorpack import SimpleTrainer, tfv1  # noqa: E402
 
-make_policy, run_step, make_master = actor.make_policy, SimpleTrainer.run_step, SimulatorMaster.__init__
+make_policy, run_step, make_master = acting.make_policy, SimpleTrainer.run_step, SimulatorMaster.__init__
 calls = itertools.count(1)
 *sys.argv, what, when = sys.argv
 
@@ -53,7 +53,7 @@ def make_poisoned_games(master, nursery, envs_per_simulator, player_args, **opti
 
 
 if what == "prediction":
-    actor.make_policy = make_poisoned_policy
+    acting.make_policy = make_poisoned_policy
 elif what == "weights":
     SimpleTrainer.run_step = run_poisoned_step
 else:

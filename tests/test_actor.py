@@ -6,10 +6,10 @@ import signal
 import threading
 from types import SimpleNamespace
 
-from a3c.acting.actor import ActorMaster
+from a3c.acting.actor import Actor, ActorStoppedError, StallError
 from a3c.acting.batches import Batch, BatchQueue, UnrollBatch, WholeUnrolls, empty_batch
-from a3c.acting.stall import StallError
 from a3c.config import Config
+from a3c.learning.acting import Acting, ActorInput
 from a3c.learning.learner import Devices
 from a3c.simulation.messages import StepBlock
 from a3c.system.stopping import StopRequest
@@ -20,10 +20,10 @@ import pytest
 from tensorpack.dataflow import DataFlowTerminated
 from tensorpack.train import StopTraining
 
-# ActorMaster, without its threads
+# The actor, without its threads
 
 
-def make_actor(envs_per_simulator: tuple[int, ...], lives: int = 0, **options) -> ActorMaster:
+def make_actor(envs_per_simulator: tuple[int, ...], lives: int = 0, **options) -> Actor:
     options = {"local_time_max": 1, "batch_size": 1, "pool_states": 1, "sample_reuse": 1} | options
     config = Config(
         simulator_proc=len(envs_per_simulator), num_envs=sum(envs_per_simulator), normalize_advantages=False, **options
@@ -31,7 +31,7 @@ def make_actor(envs_per_simulator: tuple[int, ...], lives: int = 0, **options) -
     master = SimpleNamespace(
         envs_per_simulator=envs_per_simulator, lives=lives, restarts=0, replace_dead=lambda: None, close=lambda: None
     )
-    return ActorMaster(config.resolve(cores=1, num_gpus=0), master, [-1], 1, StopRequest())
+    return Actor(config.resolve(cores=1, num_gpus=0), master, 1, 1, StopRequest())
 
 
 def step_block(index: int, life: int, sequence: int, envs: int = 1) -> StepBlock:
@@ -54,14 +54,14 @@ def test_a_resumed_run_draws_other_random_numbers_than_it_began_with():
 
 def test_a_late_choice_for_a_life_that_ended_changes_nothing():
     actor = make_actor((1,))
-    actor._on_step(step_block(0, life=1, sequence=0))
+    actor.collector.on_step(step_block(0, life=1, sequence=0))
     late = actor._requests.get_nowait()
-    actor._on_step(step_block(0, life=2, sequence=0))
+    actor.collector.on_step(step_block(0, life=2, sequence=0))
     decide(actor._requests.get_nowait(), action=2)
     decide(late, action=1)  # another predictor thread was slower
-    actor._on_step(step_block(0, life=2, sequence=1))
+    actor.collector.on_step(step_block(0, life=2, sequence=1))
     decide(actor._requests.get_nowait(), action=3)
-    actor._on_step(step_block(0, life=2, sequence=2))
+    actor.collector.on_step(step_block(0, life=2, sequence=2))
     batch = actor.take_batch()
     assert batch.states[0, 0, 0].tolist() == 9 * [0] + 3 * [20]
     assert batch.actions.tolist() == [2]
@@ -90,7 +90,7 @@ GENERATIONS = {
 def test_with_a_pool_simulators_wait_for_each_other(envs_per_simulator, pool_states, batch_size, script):
     actor = make_actor(envs_per_simulator, pool_states=pool_states, batch_size=batch_size, queue_size=4)
     for (index, sequence), expected in script:
-        actor._on_step(step_block(index, life=1, sequence=sequence, envs=envs_per_simulator[index]))
+        actor.collector.on_step(step_block(index, life=1, sequence=sequence, envs=envs_per_simulator[index]))
         released = []
         while actor._requests.qsize():
             request = actor._requests.get_nowait()
@@ -103,9 +103,9 @@ def test_with_a_pool_simulators_wait_for_each_other(envs_per_simulator, pool_sta
 def test_simulators_wait_until_few_of_a_pools_batches_are_left(queue_size):
     actor = make_actor((1,), pool_states=8, batch_size=2, queue_size=queue_size)
     for sequence in range(9):  # the pool is full with step 9
-        actor._on_step(step_block(0, life=1, sequence=sequence))
+        actor.collector.on_step(step_block(0, life=1, sequence=sequence))
         decide(actor._requests.get_nowait(), action=sequence)
-    on_step = threading.Thread(target=actor._on_step, args=(step_block(0, life=1, sequence=9),), daemon=True)
+    on_step = threading.Thread(target=actor.collector.on_step, args=(step_block(0, life=1, sequence=9),), daemon=True)
     on_step.start()
     actions = []
     for _ in range(4 - queue_size):
@@ -140,7 +140,7 @@ def test_a_simulator_that_died_while_it_waited_acts_again():
     actor = make_actor((1, 1), pool_states=4, batch_size=2)
     acting = []
     for life, sequence in [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]:
-        actor._on_step(step_block(0, life=life, sequence=sequence))
+        actor.collector.on_step(step_block(0, life=life, sequence=sequence))
         acting.append(actor._requests.qsize() == 1)
         while actor._requests.qsize():
             assert actor._requests.get_nowait().life == life
@@ -164,7 +164,7 @@ def test_a_failure_of_a_thread_reaches_the_trainer_with_its_cause():
 def test_a_stopped_actor_stops_the_training():
     actor = make_actor((1,))
     actor.close()
-    with pytest.raises(StopTraining):
+    with pytest.raises(ActorStoppedError):
         actor.take_batch()
 
 
@@ -243,7 +243,7 @@ def test_the_learner_gets_unrolls_flat():
     unrolls = queued_unrolls([[1, 2, 3], [4, 5, 6]])
     unrolls.states[:] = np.arange(8).reshape(2, 4)[..., None, None, None]
     enqueue(actor, unrolls)
-    states, actions, *_, versions = next(iter(actor.dataflow()))
+    states, actions, *_, versions = next(iter(ActorInput(actor)))
     assert states[:, 0, 0, 0].tolist() == list(range(8))
     assert actions.tolist() == [0, 0, 0, 1, 1, 1]
     assert versions.tolist() == [1, 2, 3, 4, 5, 6]
@@ -273,7 +273,7 @@ STALLS = [
 @pytest.mark.parametrize(("simulator_wait_s", "predictor_wait_s", "stage"), STALLS)
 def test_what_is_stuck(simulator_wait_s, predictor_wait_s, stage):
     actor = make_actor((1,), predictor_thread_per_gpu=2)
-    before = actor._actor_waits()
+    before = actor._waits()
     actor.simulator_wait_s += simulator_wait_s
     for predictor, wait_s in zip(actor._predictors, predictor_wait_s, strict=True):
         predictor.wait_s += wait_s
@@ -290,16 +290,20 @@ def test_a_stall_is_told_with_the_stacks():
 
 def test_a_signal_ends_the_training():
     actor = make_actor((1,))
-    actor._stop_request.signal = signal.SIGTERM
-    with pytest.raises(StopTraining):
+    stop = actor._stop_request
+    stop.signal = signal.SIGTERM
+    with pytest.raises(ActorStoppedError):
         actor.take_batch()
-    actor.trainer = SimpleNamespace(local_step=0, steps_per_epoch=2)
-    with pytest.raises(StopTraining, match="SIGTERM"):
-        actor._trigger_step()
-    actor.trainer.local_step = 1  # the epoch is complete: its end is not left out
-    actor._trigger_step()
+    with pytest.raises(StopTraining):
+        next(iter(ActorInput(actor)))
     with pytest.raises(DataFlowTerminated):
-        next(iter(actor.dataflow(DataFlowTerminated)))
+        next(iter(ActorInput(actor, DataFlowTerminated)))
+    acting = Acting(actor, actor._master, [-1], 1, stop)
+    acting.trainer = SimpleNamespace(local_step=0, steps_per_epoch=2)
+    with pytest.raises(StopTraining, match="SIGTERM"):
+        acting._trigger_step()
+    acting.trainer.local_step = 1  # the epoch is complete: its end is not left out
+    acting._trigger_step()
 
 
 # Devices

@@ -24,7 +24,7 @@ IDLE = BUSY._replace(cores_busy=0.4)
 
 def test_a_sample_takes_what_the_actor_publishes():
     waits = {"simulator_wait_s": 1.0, "queue_wait_s": 2.0, "predictor_wait_s": [3.0, 5.0], "learner_wait_s": 6.0}
-    actor = SimpleNamespace(steps=5, emulator_frames=15, **waits)
+    actor = SimpleNamespace(collector=SimpleNamespace(steps=5, emulator_frames=15), **waits)
     sample = Sample.of(actor)
     assert (sample.steps, sample.emulator_frames, list(sample.waits_s)) == (5, 15, [1, 2, 4, 6])
     assert 0 < sample.busy_s < sample.all_s

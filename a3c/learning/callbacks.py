@@ -16,7 +16,7 @@ import time
 from collections import deque
 from pathlib import Path
 
-from a3c.acting.actor import ActorMaster
+from a3c.acting.actor import Actor
 from a3c.config import Config, Schedule
 from a3c.errors import RunError, UsageError
 from a3c.learning.checkpoint import disk_errors_told
@@ -129,7 +129,7 @@ class ModelExporter(Callback):
     """Writes ``<env>.npz`` at each save, the newest weights and what they are; ``<env>-best.npz`` at the best score."""
 
     def __init__(self, directory: RunDirectory, config: Config, protocol: Protocol, model_file: ModelFile | None,
-                 cores: int, actor: ActorMaster, evaluator: Evaluator, clock: TrainingClock,
+                 cores: int, actor: Actor, evaluator: Evaluator, clock: TrainingClock,
                  stop: StopRequest):  # fmt: skip
         self._path, self._best_path = directory.model, directory.best_model
         self._config, self._protocol, self._cores = config, protocol, cores
@@ -156,14 +156,14 @@ class ModelExporter(Callback):
             "network": self._config.network,
             "env": self._protocol.env,
             "protocol": dataclasses.asdict(self._protocol),
-            "steps": self._actor.steps,
-            "emulator_frames": self._actor.emulator_frames,
+            "steps": self._actor.collector.steps,
+            "emulator_frames": self._actor.collector.emulator_frames,
             "updates": self._actor.updates,
             "train_minutes": round(self._clock.minutes, 2),
             "cores": self._cores,
             "seed": self._config.seed,
             "begun_from": self._begun_from,
-            "online_score": self._actor.online_score,
+            "online_score": self._actor.collector.online_score,
             "evaluation": scores and {"mean": scores.mean, "stderr": scores.stderr, "episodes": len(scores.scores),
                                       "protocol": EVALUATION},
             "versions": {name: importlib.metadata.version(name) for name in ("tensorflow", "tensorpack", "ale-py")},
@@ -195,7 +195,7 @@ def _score_of(path: Path) -> float:
 class FiniteGuard(Callback):
     """Stops the run at the update whose loss, or whose behaviour policy, is not finite, and writes its batch."""
 
-    def __init__(self, directory: Path, actor: ActorMaster, batch_columns: list[str]):
+    def __init__(self, directory: Path, actor: Actor, batch_columns: list[str]):
         self._directory, self._actor, self._columns = directory, actor, batch_columns
 
     def _setup_graph(self):

@@ -13,9 +13,10 @@ import math
 import os
 import socket
 
-from a3c.acting.actor import PROGRESS, ActorMaster
+from a3c.acting.actor import Actor
 from a3c.config import NO_GPU, Config
 from a3c.errors import RunError, UsageError, first_line
+from a3c.learning.acting import PROGRESS, Acting, ActorInput
 from a3c.learning.callbacks import (
     CurveDrawer,
     Evaluator,
@@ -180,7 +181,8 @@ def _train(
         step_timeout_s=config.simulator_timeout,
         lives_before=lives,
     )
-    actor = ActorMaster(config, master, list(devices.infer), updates_per_step, stop)
+    actor = Actor(config, master, len(devices.infer), updates_per_step, stop)
+    acting = Acting(actor, master, list(devices.infer), updates_per_step, stop)
     try:
         statistics = None
         if NETWORKS[config.network].normalize_input and checkpoint is None and model_file is None:
@@ -189,10 +191,10 @@ def _train(
         shards = 1 if num_gpus else max(1, min(cores // len(devices.train), config.batch_size // 2))
         model = Model(config, len(protocol.actions), statistics, shards)
         if updates_per_step == 1:
-            data = FeedInput(actor.dataflow())
+            data = FeedInput(ActorInput(actor))
         else:
             data = QueueInput(
-                actor.dataflow(DataFlowTerminated), tfv1.FIFOQueue(1, [spec.dtype for spec in model.inputs()])
+                ActorInput(actor, DataFlowTerminated), tfv1.FIFOQueue(1, [spec.dtype for spec in model.inputs()])
             )
         trainer = _make_trainer(devices.train)
         trainer.setup_graph(model.get_input_signature(), data, model.build_graph, model.get_optimizer)
@@ -215,8 +217,8 @@ def _train(
         trainer.train_with_defaults(
             callbacks=[
                 RunBegins(directory),
-                actor,
-                StatusLine(actor, config.max_epoch, cores, num_gpus > 0),
+                acting,
+                StatusLine(acting, config.max_epoch, cores, num_gpus > 0),
                 WholeEpochs(config.steps_per_epoch),
                 FiniteGuard(output, actor, [spec.name for spec in model.inputs()]),
                 ScheduleSetter("learning_rate", config.learning_rate, updates_per_step),

@@ -9,7 +9,8 @@ import os
 import sys
 from typing import NamedTuple
 
-from a3c.acting.actor import ActorMaster
+from a3c.acting.actor import Actor
+from a3c.learning.acting import Acting
 from a3c.playing.progress import duration
 from a3c.system.clock import running_s
 from a3c.system.machine import core_seconds
@@ -43,10 +44,10 @@ class Sample(NamedTuple):
     all_s: float
 
     @classmethod
-    def of(cls, actor: ActorMaster) -> Sample:
+    def of(cls, actor: Actor) -> Sample:
         predictors = sum(actor.predictor_wait_s) / len(actor.predictor_wait_s)
         waits = np.array([actor.simulator_wait_s, actor.queue_wait_s, predictors, actor.learner_wait_s])
-        return cls(running_s(), actor.steps, actor.emulator_frames, waits, *core_seconds())
+        return cls(running_s(), actor.collector.steps, actor.collector.emulator_frames, waits, *core_seconds())
 
 
 class Status(NamedTuple):
@@ -135,12 +136,12 @@ def _width() -> int:
 class StatusLine(Callback):
     """Shows one line while training runs, the last one of an epoch stays; publishes the epoch's speeds and waits."""
 
-    def __init__(self, actor: ActorMaster, max_epoch: int, cores: int, on_gpu: bool):
-        self._actor, self._max_epoch, self._cores, self._on_gpu = actor, max_epoch, cores, on_gpu
+    def __init__(self, acting: Acting, max_epoch: int, cores: int, on_gpu: bool):
+        self._acting, self._max_epoch, self._cores, self._on_gpu = acting, max_epoch, cores, on_gpu
         self._bar: tqdm | None = None
 
     def _before_epoch(self):
-        self._epoch_start = self._newest = Sample.of(self._actor)
+        self._epoch_start = self._newest = Sample.of(self._acting.actor)
         self._shown_s = self._epoch_start.time_s
         if sys.stderr.isatty():
             self._bar = tqdm(total=0, bar_format="{desc}", leave=True, file=sys.stderr)
@@ -152,20 +153,20 @@ class StatusLine(Callback):
             logger.info(self._line(self._epoch_start).fit(sys.maxsize))
         elif self._bar is not None and now - self._shown_s >= _EVERY_S:
             self._shown_s = now
-            before, self._newest = self._newest, Sample.of(self._actor)
+            before, self._newest = self._newest, Sample.of(self._acting.actor)
             self._bar.set_description_str(self._line(before).fit(_width()))
 
     def _line(self, since: Sample) -> Line:
-        now = Sample.of(self._actor)
+        now = Sample.of(self._acting.actor)
         status = Status.between(since, now)
         done = self.local_step + 1
         left = (now.time_s - self._epoch_start.time_s) / done * (self.trainer.steps_per_epoch - done)
         return Line(
             f"epoch {self.epoch_num}/{self._max_epoch}",
             f"{duration(left)} left",
-            self._actor.online_score,
+            self._acting.actor.collector.online_score,
             status,
-            self._actor.policy_lag_mean,
+            self._acting.policy_lag_mean,
             verdict(status, self._cores, self._on_gpu),
         )
 
