@@ -9,7 +9,6 @@ rewards and ends of its games, and waits for their actions:
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import os
 import traceback
@@ -20,9 +19,11 @@ from a3c.simulation.messages import (
     TERMINATED,
     TRUNCATED,
     MessageError,
+    SimulatorSpec,
     StepBlock,
     encode_failure,
     encode_step,
+    identity,
 )
 from atari_wrapper import FRAME_SHAPE
 
@@ -32,30 +33,6 @@ import zmq
 
 _ORPHAN_CHECK_MS = 1000
 _SOCKET_BUFFER_BYTES = 1 << 20  # a message is written at once, as far as the system allows
-ATARI_PLAYER = "atari_wrapper:make_player"
-
-
-@dataclasses.dataclass(frozen=True)
-class SimulatorSpec:
-    """All that a simulator process needs to know.
-
-    Attributes:
-        index: its place among the simulators.
-        life: the number of this life; no two lives of a run share it.
-        seed: of its first game; the others' follow, one up each.
-        num_envs: E, how many games it plays.
-        address: directory of the sockets.
-        player: ``module:function`` that makes one game.
-        player_args: keyword arguments of that function.
-    """
-
-    index: int
-    life: int
-    seed: int
-    num_envs: int
-    address: str
-    player: str
-    player_args: dict
 
 
 class GameBlock:
@@ -166,8 +143,3 @@ class SimulatorProcess:
 def run_simulator(spec: dict) -> None:
     """Run a simulator in this process; ``spec`` holds the fields of ``SimulatorSpec``."""
     SimulatorProcess(SimulatorSpec(**spec)).run()
-
-
-def identity(index: int, life: int) -> bytes:
-    """Name the actions' socket of one life of a simulator."""
-    return f"{index}.{life}".encode()

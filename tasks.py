@@ -7,8 +7,10 @@ from pathlib import Path
 
 import common
 from a3c.config import DEFAULT_ENV, Config
-from a3c.learning import learner
+from a3c.learning import devices, learner
 from a3c.playing import video
+from a3c.playing.episode import EVALUATION
+from a3c.playing.evaluation import evaluate
 from a3c.playing.progress import EpisodeProgress
 from a3c.reports import scores as score_report
 from a3c.seeds import Purpose, Seeds
@@ -33,7 +35,7 @@ def train(config: Config, stop: StopRequest) -> None:
     if model is not None:
         check_model(model, protocol, config.network)
         config = dataclasses.replace(config, network=model.network)
-    num_gpus, cores = learner.usable_gpus(config), usable_cores()
+    num_gpus, cores = devices.usable_gpus(config), usable_cores()
     config = dataclasses.replace(config, env=env).resolve(cores, num_gpus)
     learner.train(config, protocol, model, cores, num_gpus, stop)
 
@@ -50,7 +52,7 @@ def _check_agent(path: str, config: Config) -> tuple[ModelFile, Protocol]:
 def _load_agent(path: str, config: Config) -> tuple[Protocol, FilePolicy]:
     """A model file's protocol and policy. Raises UsageError as ``_check_agent`` does."""
     model, protocol = _check_agent(path, config)
-    learner.usable_gpus(config)
+    devices.usable_gpus(config)
     return protocol, load_policy(model, usable_cores())
 
 
@@ -79,12 +81,12 @@ def dump_video(config: Config, stop: StopRequest) -> None:
         video.record(policy, protocol.env, config.episode, directory, seeds, config.overlay, stop.check)
 
 
-def evaluate(config: Config, stop: StopRequest) -> None:
+def evaluate_models(config: Config, stop: StopRequest) -> None:
     """Score each model, and report it when it is done; what has ended before a stop or a failure is reported too."""
     agents = [_check_agent(path, config) for path in expand(config.load)]
     alone = config.output or len(agents) == 1
     directory = _directory(config, agents[0][1]) if alone else Path(_EVALUATIONS)
-    learner.usable_gpus(config)
+    devices.usable_gpus(config)
     with output_directory(directory, "eval"):
         report = score_report.Report(directory)
         try:
@@ -105,7 +107,7 @@ def _evaluate(
             progress.tick()
 
         try:
-            scores = common.evaluate(
+            scores = evaluate(
                 load_policy(model, usable_cores()),
                 {"env_id": protocol.env},
                 config.episode,
@@ -117,7 +119,7 @@ def _evaluate(
         finally:
             scores = scores or score_report.Scores(tuple(progress.scores))
             if scores.scores:
-                report.add(score_report.Evaluation(model.path, protocol, common.EVALUATION, scores, config.episode))
+                report.add(score_report.Evaluation(model.path, protocol, EVALUATION, scores, config.episode))
             if len(scores.scores) < config.episode:
                 print(f"{model.path}: {len(scores.scores)} of {config.episode} episodes have ended", flush=True)
 
@@ -127,4 +129,4 @@ def info(config: Config, _: StopRequest) -> None:
     print("\n\n".join(describe(read_model(path)) for path in expand(config.load)))
 
 
-TASKS = {"train": train, "play": play, "dump_video": dump_video, "eval": evaluate, "info": info}
+TASKS = {"train": train, "play": play, "dump_video": dump_video, "eval": evaluate_models, "info": info}

@@ -9,10 +9,10 @@ import argparse
 import itertools
 from pathlib import Path
 
+from a3c.playing.episode import play_episode
 from a3c.system.machine import usable_cores
 from a3c.weights.model_file import check_model, load_policy, read_model
 from atari_wrapper import FRAMES_PER_S, get_protocol, make_player
-from common import play_episode
 
 import imageio_ffmpeg
 import numpy as np

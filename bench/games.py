@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 
 from a3c.learning.checkpoint import saved_steps
+from a3c.playing.episode import EVALUATION, Policy, greedy_actions, sampled_actions
+from a3c.playing.evaluation import evaluate
 from a3c.reports.scores import Scores
 from a3c.seeds import Purpose, Seeds
 from a3c.system.files import whole_file
@@ -22,7 +24,6 @@ from a3c.system.machine import usable_cores
 from a3c.weights.model_file import load_policy, read_model
 from bench import harness
 from bench.command_line import hear_signals
-from common import EVALUATION, Policy, evaluate, greedy_actions, sampled_actions
 
 import numpy as np
 

@@ -25,6 +25,8 @@ import time
 from pathlib import Path
 
 from a3c.learning.checkpoint import saved_steps
+from a3c.playing.episode import EVALUATION, greedy_actions, sampled_actions
+from a3c.playing.evaluation import evaluate
 from a3c.reports.curves import STYLES, draw_band
 from a3c.seeds import Purpose, Seeds
 from a3c.system.files import whole_file
@@ -32,7 +34,6 @@ from a3c.system.machine import usable_cores
 from a3c.weights.model_file import load_policy, read_model
 from bench import games, harness
 from bench.command_line import hear_signals
-from common import EVALUATION, evaluate, greedy_actions, sampled_actions
 
 import numpy as np
 

@@ -20,13 +20,14 @@ import time
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 
+from a3c.playing.episode import EVALUATION
+from a3c.playing.evaluation import evaluate
 from a3c.seeds import Purpose, Seeds
 from a3c.simulation.nursery import die_with_parent
 from a3c.system.machine import usable_cores
 from atari_wrapper import make_player
 from bench import harness
 from bench.learning import EXPERIMENTS, RESULTS, draw, save
-from common import EVALUATION, evaluate
 
 import gymnasium
 import numpy as np

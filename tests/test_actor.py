@@ -10,7 +10,7 @@ from a3c.acting.actor import Actor, ActorStoppedError, StallError
 from a3c.acting.batches import Batch, BatchQueue, UnrollBatch, WholeUnrolls, empty_batch
 from a3c.config import Config
 from a3c.learning.acting import Acting, ActorInput
-from a3c.learning.learner import Devices
+from a3c.learning.devices import Devices
 from a3c.simulation.messages import StepBlock
 from a3c.system.stopping import StopRequest
 from atari_wrapper import FRAME_SHAPE

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import common
 from a3c.errors import UsageError
+from a3c.playing import evaluation
+from a3c.playing.episode import greedy_actions, play_episode
+from a3c.playing.evaluation import evaluate
 from a3c.reports.scores import Scores
 from a3c.seeds import Purpose, Seeds
 from a3c.simulation.messages import RUNNING, TERMINATED, StepBlock
 from atari_wrapper import STATE_SHAPE
-from common import evaluate, greedy_actions, play, play_episode
+from common import play
 
 import fake_lengths
 import numpy as np
@@ -115,7 +118,7 @@ def test_an_evaluation_repeats_whatever_arrives_first(monkeypatch):
             masters.append(FakeMaster(np.random.default_rng(order), sizes))
             return masters[-1]
 
-        monkeypatch.setattr(common, "SimulatorMaster", make_fake_master)
+        monkeypatch.setattr(evaluation, "SimulatorMaster", make_fake_master)
         evaluate(uniform_policy, {}, 8, 3, Seeds(seed, Purpose.EVALUATION), max_games=4)
         return masters[0].actions
 
@@ -172,9 +175,9 @@ class SilentMaster:
 
 def test_silent_simulators_end_an_evaluation(monkeypatch):
     master = SilentMaster()
-    monkeypatch.setattr(common, "_STEP_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(common, "Nursery", lambda: None)
-    monkeypatch.setattr(common, "SimulatorMaster", lambda *_: master)
+    monkeypatch.setattr(evaluation, "_STEP_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(evaluation, "Nursery", lambda: None)
+    monkeypatch.setattr(evaluation, "SimulatorMaster", lambda *_: master)
     with pytest.raises(RuntimeError, match="no simulator made a step"):
         evaluate(uniform_policy, {}, episodes=1, processes=1, seeds=SEEDS)
     assert master.closed

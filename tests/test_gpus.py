@@ -6,8 +6,8 @@ import os
 
 from a3c.config import Config
 from a3c.flags import parse_args
-from a3c.learning import learner
-from a3c.learning.learner import Devices, usable_gpus, visible_gpus
+from a3c.learning import devices
+from a3c.learning.devices import Devices, usable_gpus, visible_gpus
 
 import pytest
 import tensorflow as tf
@@ -43,7 +43,7 @@ def machine_of(monkeypatch):
             return shown.split(",")[:gpus] if shown else []
 
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # is put back at the end
-        monkeypatch.setattr(learner, "_CUDA_VISIBLE_DEVICES", visible)
+        monkeypatch.setattr(devices, "_CUDA_VISIBLE_DEVICES", visible)
         monkeypatch.setattr(tf.config, "list_physical_devices", seen)
 
     return setting
@@ -73,7 +73,7 @@ def test_visible_gpus(case, machine_of):
 def test_gpus_that_are_not_there_are_told(gpu, gpus, visible, words, machine_of, monkeypatch):
     machine_of(gpus, visible)
     lines = []
-    monkeypatch.setattr(learner.logger, "warn", lines.append)
+    monkeypatch.setattr(devices.logger, "warn", lines.append)
     usable_gpus(Config(gpu=gpu))
     assert len(lines) == len(words)
     assert all(word in line for word, line in zip(words, lines, strict=True))

@@ -8,10 +8,11 @@ import signal
 import subprocess
 from pathlib import Path
 
+from a3c.playing.episode import sampled_actions
+from a3c.playing.evaluation import evaluate
 from a3c.seeds import Purpose, Seeds
 from a3c.weights.model_file import load_policy, read_model
 from bench.command_line import start
-from common import evaluate, sampled_actions
 
 import numpy as np
 import pytest

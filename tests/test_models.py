@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from a3c.playing.evaluation import evaluate
 from a3c.seeds import Purpose, Seeds
 from a3c.weights.model_file import check_model, load_policy, read_model
 from atari_wrapper import get_protocol
-from common import evaluate
 
 import pytest
 

@@ -11,8 +11,8 @@ import subprocess
 import sys
 
 from a3c.simulation import nursery as nursery_module
+from a3c.simulation.messages import SimulatorSpec
 from a3c.simulation.nursery import Exit, Nursery
-from simulator import SimulatorSpec
 
 import pytest
 from fake_games import COUNTING, DYING, HANGING, RAISING

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from a3c.playing import video
+from a3c.playing.episode import Step
 from a3c.playing.overlay import SCALE, Overlay
 from a3c.seeds import Purpose, Seeds
 from atari_wrapper import STATE_SHAPE, make_player
-from common import Step
 
 import imageio_ffmpeg
 import numpy as np

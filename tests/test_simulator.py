@@ -14,10 +14,18 @@ from pathlib import Path
 from a3c.errors import UsageError
 from a3c.seeds import Purpose, Seeds
 from a3c.simulation.master import SimulatorClosedError, SimulatorError, SimulatorMaster
-from a3c.simulation.messages import REST, RUNNING, TERMINATED, TRUNCATED, StepBlock, encode_failure, encode_step
+from a3c.simulation.messages import (
+    ATARI_PLAYER,
+    REST,
+    RUNNING,
+    TERMINATED,
+    TRUNCATED,
+    StepBlock,
+    encode_failure,
+    encode_step,
+)
 from a3c.simulation.nursery import Exit, Nursery
 from atari_wrapper import make_player
-from simulator import ATARI_PLAYER
 
 import numpy as np
 import pytest

@@ -219,12 +219,12 @@ def run(config: Config, seconds: float | None = None, quiet: Callable = contextl
 
 def _load_tensorflow(config: Config) -> tuple[int, list[str], dict[str, int]]:
     """How many GPUs a run would use, the names of those that TensorFlow sees, and each network's number of weights."""
-    from a3c.learning import learner
+    from a3c.learning import devices
     from a3c.policy.networks import NETWORKS
 
     import tensorflow as tf
 
-    num_gpus = learner.visible_gpus(config.gpu)
+    num_gpus = devices.visible_gpus(config.gpu)
     gpus = tf.config.list_physical_devices("GPU")[:num_gpus]
     names = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]
     shapes = {name: network.variable_shapes(_MOST_ACTIONS).values() for name, network in NETWORKS.items()}

@@ -20,11 +20,10 @@ from collections.abc import Callable
 from a3c.acting.unroll import UnrollBuilder, aligned_empty
 from a3c.config import Config
 from a3c.simulation.master import SimulatorMaster
-from a3c.simulation.messages import StepBlock
+from a3c.simulation.messages import ATARI_PLAYER, StepBlock
 from a3c.simulation.nursery import Nursery, die_with_parent
 from a3c.system.machine import usable_cores
 from atari_wrapper import FRAME_SHAPE, IMAGE_SIZE, Protocol, make_player
-from simulator import ATARI_PLAYER
 
 import cv2
 import numpy as np

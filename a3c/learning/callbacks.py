@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
-import json
 import math
 import os
-import socket
 import subprocess
 import sys
 import textwrap
 import time
-from collections import deque
 from pathlib import Path
 
 from a3c.acting.actor import Actor
@@ -22,25 +19,23 @@ from a3c.errors import RunError, UsageError
 from a3c.learning.checkpoint import disk_errors_told
 from a3c.learning.model import make_mixer, make_policy
 from a3c.learning.run_directory import RunDirectory
+from a3c.playing.episode import EVALUATION
+from a3c.playing.evaluation import evaluate
 from a3c.policy.networks import NETWORKS
 from a3c.reports import curves
 from a3c.reports.scores import Scores
 from a3c.run_files import STATS_FILE
 from a3c.seeds import Purpose, Seeds
 from a3c.system.clock import running_s
-from a3c.system.files import whole_file
 from a3c.system.stopping import StoppedError, StopRequest
 from a3c.weights.model_file import ModelFile, origin, read_model, write_arrays, write_model
 from atari_wrapper import Protocol
-from common import EVALUATION, evaluate
 
 import numpy as np
-import tensorflow as tf
-from tensorpack import Callback, JSONWriter, tfv1
-from tensorpack.callbacks import HyperParamSetter, MonitorBase
+from tensorpack import Callback, tfv1
+from tensorpack.callbacks import HyperParamSetter
 from tensorpack.utils import logger
 
-_MAX_EVENTS = 10_000  # that wait while the disk is full
 _LONGEST_LINE = 40  # that is told of a file
 _HIGHEST = float(np.finfo(np.float32).max)
 _DRAW_EVERY_S = 20.0
@@ -365,69 +360,3 @@ class CurveDrawer(Callback):
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
-
-
-class StatsWriter(JSONWriter):
-    """tensorpack's ``stats.json``, written whole or not at all, and always continued."""
-
-    def _before_train(self):
-        self._fname = str(Path(logger.get_logger_dir()) / self.FILENAME)
-        self._stats = self.load_existing_json() or []
-
-    def _write_stat(self):
-        path = Path(self._fname)
-        with disk_errors_told(str(path)), whole_file(path) as file:
-            json.dump(self._stats, file)
-
-
-class EventWriter(MonitorBase):
-    """Writes TensorBoard's events after each epoch; what could not be written is tried again, in a new file.
-
-    An event file is a TFRecord file of ``Event`` messages. TensorFlow's own writer does not survive a full disk.
-    """
-
-    def __init__(self, directory: Path):
-        self._directory = directory
-        self._events: deque[tfv1.Event] = deque(maxlen=_MAX_EVENTS)
-        self._writer: tf.io.TFRecordWriter | None = None
-
-    def process_summary(self, summary):
-        """Keep a summary for the end of the epoch."""
-        self.process_event(tfv1.Event(summary=summary))
-
-    def process_event(self, evt):
-        """Keep an event for the end of the epoch."""
-        evt.wall_time, evt.step = time.time(), self.global_step
-        self._events.append(evt)
-
-    def _before_train(self):
-        self.process_event(tfv1.Event(graph_def=self.graph.as_graph_def().SerializeToString()))
-
-    def _trigger(self):
-        self._write()
-
-    def _after_train(self):
-        self._write()
-        self._close()
-
-    def _write(self) -> None:
-        with disk_errors_told("TensorBoard's events"):
-            try:
-                if self._writer is None:
-                    name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
-                    self._writer = tf.io.TFRecordWriter(str(self._directory / name))
-                    version = tfv1.Event(wall_time=time.time(), file_version="brain.Event:2")
-                    self._writer.write(version.SerializeToString())
-                for event in self._events:
-                    self._writer.write(event.SerializeToString())
-                self._writer.flush()
-                self._events.clear()
-            except (OSError, IndexError, tf.errors.OpError):  # IndexError: a file that may not grow
-                self._close()
-                raise
-
-    def _close(self) -> None:
-        if self._writer is not None:
-            with contextlib.suppress(OSError, IndexError, tf.errors.OpError):
-                self._writer.close()
-            self._writer = None

@@ -7,32 +7,29 @@ events, ``hyper.txt`` for values changed by hand, and for the other tasks ``<env
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-import math
-import os
 import socket
 
 from a3c.acting.actor import Actor
-from a3c.config import NO_GPU, Config
+from a3c.config import Config
 from a3c.errors import RunError, UsageError, first_line
 from a3c.learning.acting import PROGRESS, Acting, ActorInput
 from a3c.learning.callbacks import (
     CurveDrawer,
     Evaluator,
-    EventWriter,
     FiniteGuard,
     HandFile,
     HandSetter,
     ModelExporter,
     RunBegins,
     ScheduleSetter,
-    StatsWriter,
     TrainingClock,
     WholeEpochs,
 )
 from a3c.learning.checkpoint import Checkpointer, mend_stats
-from a3c.learning.model import Model, session_config
+from a3c.learning.devices import Devices, make_trainer, session_creator
+from a3c.learning.logs import EventWriter, StatsWriter
+from a3c.learning.model import Model
 from a3c.learning.run_directory import RunDirectory
 from a3c.learning.status import StatusLine
 from a3c.policy.frame_statistics import frame_statistics
@@ -41,7 +38,6 @@ from a3c.run_files import CONFIG_FILE
 from a3c.seeds import Purpose, Seeds
 from a3c.simulation.master import SimulatorMaster
 from a3c.simulation.nursery import Nursery
-from a3c.system.machine import named_gpus
 from a3c.system.stopping import StopRequest
 from a3c.watch.player import listen
 from a3c.watch.watcher import Watcher
@@ -50,72 +46,19 @@ from atari_wrapper import Protocol
 
 import tensorflow as tf
 from tensorpack import (
-    AsyncMultiGPUTrainer,
     FeedInput,
     QueueInput,
-    SimpleTrainer,
     tfv1,
 )
 from tensorpack.callbacks import MergeAllSummaries, MovingAverageSummary, RunUpdateOps, ScalarPrinter
 from tensorpack.dataflow import DataFlowTerminated
-from tensorpack.graph_builder.training import AsyncMultiGPUBuilder, DataParallelBuilder
-from tensorpack.graph_builder.utils import LeastLoadedDeviceSetter
-from tensorpack.tfutils.sesscreate import NewSessionCreator
 from tensorpack.tfutils.sessinit import DictRestore, JustCurrentSession, SaverRestore
 from tensorpack.utils import logger
 
 HYPER_PARAM_FILE = "hyper.txt"
-_CUDA_VISIBLE_DEVICES = os.environ.get("CUDA_VISIBLE_DEVICES")  # as it was given
 _OPTIMIZERS = {"adam": "Adam", "soap": "SOAP"}
 # After each epoch, besides what the status line says; the statistics and TensorBoard have all.
 _PRINTED = ["^(steps|train_minutes|learning_rate|entropy|policy_loss|value_loss)$", "^(dropped_|simulator_|malformed_)"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Devices:
-    """Which devices train and which infer, by tensorpack's numbers; -1 is the CPU.
-
-    Attributes:
-        train: one tower each.
-        infer: one predictor graph each.
-    """
-
-    train: tuple[int, ...]
-    infer: tuple[int, ...]
-
-    @classmethod
-    def split(cls, num_devices: int) -> Devices:
-        """One device trains and infers; of n > 1 the last ceil(n/2) infer and the rest train. 0 stands for the CPU."""
-        if num_devices == 0:
-            return cls((0,), (-1,))
-        if num_devices == 1:
-            return cls((0,), (0,))
-        training = num_devices - math.ceil(num_devices / 2)
-        return cls(tuple(range(training)), tuple(range(training, num_devices)))
-
-
-class _AsyncBuilder(AsyncMultiGPUBuilder):
-    """tensorpack's, whose way of placing variables for four and more towers is gone from TensorFlow 2."""
-
-    def call_for_each_tower(self, tower_fn):
-        devices = [f"/gpu:{tower}" for tower in self.towers]
-        variables = ["/cpu:0"] if len(devices) >= 4 else devices
-        setters = [LeastLoadedDeviceSetter(device, variables) for device in devices]
-        return DataParallelBuilder.build_on_towers(self.towers, tower_fn, setters)
-
-
-def _make_trainer(towers: tuple[int, ...]):
-    if len(towers) == 1:
-        return SimpleTrainer()
-    trainer = AsyncMultiGPUTrainer(list(towers))
-    trainer._builder = _AsyncBuilder(list(towers))
-    return trainer
-
-
-def _session_creator(cores: int) -> NewSessionCreator:
-    creator = NewSessionCreator()
-    creator.config = session_config(cores)  # given to the constructor, it warns of GPUs that were used before
-    return creator
 
 
 def train(
@@ -196,7 +139,7 @@ def _train(
             data = QueueInput(
                 ActorInput(actor, DataFlowTerminated), tfv1.FIFOQueue(1, [spec.dtype for spec in model.inputs()])
             )
-        trainer = _make_trainer(devices.train)
+        trainer = make_trainer(devices.train)
         trainer.setup_graph(model.get_input_signature(), data, model.build_graph, model.get_optimizer)
         evaluator = Evaluator(
             config.env,
@@ -233,7 +176,7 @@ def _train(
             ],
             extra_callbacks=[MovingAverageSummary(), MergeAllSummaries(), RunUpdateOps()],
             monitors=[EventWriter(output), StatsWriter(), ScalarPrinter(whitelist=_PRINTED)],
-            session_creator=_session_creator(cores),
+            session_creator=session_creator(cores),
             session_init=session_init,
             steps_per_epoch=config.steps_per_epoch,
             starting_epoch=starting_epoch,
@@ -292,28 +235,3 @@ def describe(config: Config, cores: int) -> str:
         f"epsilon {config.adam_epsilon}, "
         f"gradient clip {config.gradient_clip} {config.gradient_clip_norm}; entropy {config.entropy_beta}"
     )
-
-
-def visible_gpus(gpu: str | None) -> int:
-    """Show TensorFlow the GPUs of ``--gpu``, by default the first one, and count those it finds.
-
-    Where CUDA_VISIBLE_DEVICES is set already, its GPUs are all there are: they are numbered from 0 on.
-    """
-    asked = () if gpu == NO_GPU else Config(gpu=gpu).gpu_ids or (0,)
-    if (named := named_gpus(_CUDA_VISIBLE_DEVICES)) is not None:
-        asked = [named[number] for number in asked if number < len(named)]
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, asked))
-    return len(tf.config.list_physical_devices("GPU"))
-
-
-def usable_gpus(config: Config) -> int:
-    """Count the GPUs that there are of those asked for; warns loudly if some are not."""
-    num_gpus = visible_gpus(config.gpu)
-    if len(config.gpu_ids) > num_gpus:
-        within = "" if _CUDA_VISIBLE_DEVICES is None else f" within CUDA_VISIBLE_DEVICES={_CUDA_VISIBLE_DEVICES}"
-        logger.warn(
-            f"--gpu {config.gpu}: TensorFlow sees {num_gpus} GPU(s){within}. Training goes on, on the CPU where GPUs "
-            "are missing, far slower. Check that nvidia-smi works, and install TensorFlow with CUDA: "
-            "pip install 'tensorflow[and-cuda]'"
-        )
-    return num_gpus

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 if TYPE_CHECKING:
-    from common import Step
+    from a3c.playing.episode import Step
 
 SCALE = 3  # of the game; a width and height that H.264 can have, for any game
 _PANEL_WIDTH = 480

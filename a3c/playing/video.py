@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from a3c.errors import RunError
+from a3c.playing.episode import Policy, play_episode
 from a3c.playing.overlay import Overlay
 from a3c.playing.progress import EpisodeProgress
 from a3c.run_files import file_name
 from a3c.seeds import Seeds
 from a3c.system.files import free_name
 from atari_wrapper import FRAMES_PER_S, make_player
-from common import Policy, play_episode
 
 import imageio_ffmpeg
 import numpy as np

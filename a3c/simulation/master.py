@@ -18,10 +18,17 @@ from typing import IO
 
 from a3c.errors import RunError, UsageError
 from a3c.seeds import Purpose, Seeds
-from a3c.simulation.messages import MessageError, StepBlock, decode, max_part_bytes
+from a3c.simulation.messages import (
+    ATARI_PLAYER,
+    MessageError,
+    SimulatorSpec,
+    StepBlock,
+    decode,
+    identity,
+    max_part_bytes,
+)
 from a3c.simulation.nursery import Nursery
 from a3c.system.clock import running_s
-from simulator import ATARI_PLAYER, SimulatorSpec, identity
 
 import numpy as np
 import zmq

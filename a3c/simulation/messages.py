@@ -1,10 +1,11 @@
-"""The messages of the simulators: data, never objects.
+"""What simulators and their master say to each other: data, never objects.
 
 A message is a msgpack header of known types and sizes, and raw buffers whose sizes the header implies.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 from atari_wrapper import FRAME_SHAPE
@@ -13,6 +14,7 @@ import msgpack
 import numpy as np
 
 RUNNING, TERMINATED, TRUNCATED = 0, 1, 2
+ATARI_PLAYER = "atari_wrapper:make_player"
 REST = -1  # the action that leaves a game as it is: an evaluation's game that has played its episodes
 _VERSION = 1
 _FRAME_BYTES = int(np.prod(FRAME_SHAPE))
@@ -27,6 +29,34 @@ class MessageError(ValueError):
 def max_part_bytes(envs_per_simulator: tuple[int, ...]) -> int:
     """Size of the largest part of a message that one of these simulators sends."""
     return max(_MAX_HEADER_BYTES, max(envs_per_simulator) * _FRAME_BYTES)
+
+
+@dataclasses.dataclass(frozen=True)
+class SimulatorSpec:
+    """All that a simulator process needs to know.
+
+    Attributes:
+        index: its place among the simulators.
+        life: the number of this life; no two lives of a run share it.
+        seed: of its first game; the others' follow, one up each.
+        num_envs: E, how many games it plays.
+        address: directory of the sockets.
+        player: ``module:function`` that makes one game.
+        player_args: keyword arguments of that function.
+    """
+
+    index: int
+    life: int
+    seed: int
+    num_envs: int
+    address: str
+    player: str
+    player_args: dict
+
+
+def identity(index: int, life: int) -> bytes:
+    """Name the actions' socket of one life of a simulator."""
+    return f"{index}.{life}".encode()
 
 
 class StepBlock(NamedTuple):

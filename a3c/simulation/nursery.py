@@ -57,7 +57,7 @@ class Nursery:
         return self._socket.fileno()
 
     def spawn(self, spec: dict) -> None:
-        """Fork a simulator; ``spec`` holds the fields of ``simulator.SimulatorSpec``."""
+        """Fork a simulator; ``spec`` holds the fields of ``messages.SimulatorSpec``."""
         self._socket.send(json.dumps({"spawn": spec}).encode())
 
     def kill(self, index: int) -> None:

@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from a3c.errors import UsageError
+from a3c.playing.episode import Policy, Step, play_episode
 from a3c.seeds import Purpose, Seeds
 from a3c.simulation.nursery import die_with_parent
 from a3c.system.machine import quiet_stderr
 from atari_wrapper import FRAMES_PER_S, make_player
-from common import Policy, Step, play_episode
 
 import cv2
 import numpy as np

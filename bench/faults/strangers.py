@@ -6,8 +6,7 @@ import dataclasses
 import random
 from collections.abc import Callable
 
-from a3c.simulation.messages import StepBlock, encode_failure, encode_step, max_part_bytes
-from simulator import identity
+from a3c.simulation.messages import StepBlock, encode_failure, encode_step, identity, max_part_bytes
 
 import msgpack
 import numpy as np
