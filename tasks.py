@@ -17,7 +17,7 @@ from a3c.seeds import Purpose, Seeds
 from a3c.system.files import output_directory
 from a3c.system.machine import usable_cores
 from a3c.system.stopping import StopRequest
-from a3c.watch import player as watch
+from a3c.watch import player, server
 from a3c.weights.metadata import describe
 from a3c.weights.model_file import FilePolicy, ModelFile, check_model, environment_of, load_policy, read_model
 from a3c.weights.paths import choose, expand
@@ -66,10 +66,10 @@ def play(config: Config, stop: StopRequest) -> None:
         protocol, policy = _load_agent(choose(config.model), config)
         common.play(policy, protocol.env, config.episode, config.seed, check_stop=stop.check)
         return
-    listener = watch.listen(config.watch)
-    print(f"watch it at {watch.address(listener)}", flush=True)
+    listener = server.listen(config.watch)
+    print(f"watch it at {server.address(listener)}", flush=True)
     protocol, policy = _load_agent(choose(config.model), config)
-    watch.play(listener, policy, protocol.env, config.episode, config.seed, check_stop=stop.check)
+    player.play(listener, policy, protocol.env, config.episode, config.seed, check_stop=stop.check)
 
 
 def dump_video(config: Config, stop: StopRequest) -> None:

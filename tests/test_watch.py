@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from a3c.errors import UsageError
-from a3c.watch import player as watch
-from a3c.watch.player import NewestPolicy, Pace, Server, listen, show
+from a3c.watch import player as play_module
+from a3c.watch import server as server_module
+from a3c.watch.player import NewestPolicy, Pace, show
+from a3c.watch.server import Server, listen
 from a3c.weights.model_file import write_model
 from atari_wrapper import FRAME_SHAPE, STATE_SHAPE
 from bench import browser
@@ -203,7 +205,7 @@ def test_a_client_that_does_not_read_holds_nobody_up_and_misses_messages(page):
         for number in range(200):  # 20 MB: more than the system holds for a socket
             page.broadcast.publish(numbered(number, 100_000))
             wait_until(lambda number=number: reader.seen and reader.seen[-1]["number"] == number)
-        assert time.monotonic() - start_s < watch._SEND_TIMEOUT_S / 2
+        assert time.monotonic() - start_s < server_module._SEND_TIMEOUT_S / 2
         lines = slow.makefile("rb")
         numbers = []
         while 199 not in numbers:
@@ -216,7 +218,7 @@ def test_a_client_that_does_not_read_holds_nobody_up_and_misses_messages(page):
 
 
 def test_a_client_that_takes_nothing_for_too_long_is_given_up(page, monkeypatch):
-    monkeypatch.setattr(watch._Handler, "timeout", watch._Handler.timeout / 60)
+    monkeypatch.setattr(server_module._Handler, "timeout", server_module._Handler.timeout / 60)
     with socket.socket() as stuck:
         stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         stuck.connect(("127.0.0.1", page.port))
@@ -231,7 +233,7 @@ def test_a_client_that_takes_nothing_for_too_long_is_given_up(page, monkeypatch)
 
 
 def test_a_client_that_left_is_noticed_while_nothing_is_sent(page, monkeypatch):
-    monkeypatch.setattr(watch, "_SILENCE_S", 0.05)
+    monkeypatch.setattr(server_module, "_SILENCE_S", 0.05)
     with socket.create_connection(("127.0.0.1", page.port)) as client:
         client.sendall(b"GET /events HTTP/1.0\r\nHost: localhost\r\n\r\n")
         wait_until(lambda: page.broadcast._clients)
@@ -239,7 +241,7 @@ def test_a_client_that_left_is_noticed_while_nothing_is_sent(page, monkeypatch):
 
 
 def test_no_more_clients_than_that_are_served(page, monkeypatch):
-    monkeypatch.setattr(watch, "_MAX_CLIENTS", 2)
+    monkeypatch.setattr(server_module, "_MAX_CLIENTS", 2)
     readers = [Reader(page.port) for _ in range(2)]
     wait_until(lambda: len(page.broadcast._clients) == len(readers))
     assert get(page.port, "/events")[0] == 503
@@ -247,7 +249,7 @@ def test_no_more_clients_than_that_are_served(page, monkeypatch):
 
 
 def test_of_those_who_come_at_once_no_more_are_served(page, monkeypatch):
-    monkeypatch.setattr(watch, "_MAX_CLIENTS", 1)
+    monkeypatch.setattr(server_module, "_MAX_CLIENTS", 1)
     first, second = page.broadcast.messages("first"), page.broadcast.messages("second")
     page.broadcast.publish(numbered(0))
     watcher = threading.Thread(target=next, args=(first,), daemon=True)
@@ -277,7 +279,7 @@ SAID = {
 
 @pytest.mark.parametrize("said", SAID)
 def test_a_connection_that_does_not_watch_is_closed_after_a_while(page, said, monkeypatch):
-    monkeypatch.setattr(watch, "_VISIT_S", 0.3)
+    monkeypatch.setattr(server_module, "_VISIT_S", 0.3)
     reader = Reader(page.port)
     wait_until(lambda: page.broadcast._clients)
     with connect(page.port, SAID[said]) as slow:
@@ -309,12 +311,12 @@ def test_silent_connections_neither_fill_the_machine_nor_lock_anybody_out(page):
             assert get(page.port)[0] == get(page.port, "/events")[0] == 200
             page.broadcast.publish(numbered(number))
             wait_until(lambda number=number: len(reader.seen) == number + 1)
-    assert watch._MAX_CONNECTIONS / 2 < most <= watch._MAX_CONNECTIONS
+    assert server_module._MAX_CONNECTIONS / 2 < most <= server_module._MAX_CONNECTIONS
 
 
 def test_where_all_watch_one_more_connection_is_closed(page, monkeypatch):
     monkeypatch.setattr(page._server, "_room", threading.Semaphore(2))
-    monkeypatch.setattr(watch, "_ROOM_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(server_module, "_ROOM_TIMEOUT_S", 0.05)
     readers = [Reader(page.port) for _ in range(2)]
     wait_until(lambda: len(page.broadcast._clients) == len(readers))
     with connect(page.port) as late:
@@ -327,13 +329,13 @@ def test_a_connection_for_which_there_is_no_thread_is_closed_and_forgotten(page,
     start, refused = threading.Thread.start, []
 
     def refuse(thread):
-        if "process_request_thread" in thread.name and len(refused) < 2 * watch._MAX_CONNECTIONS:
+        if "process_request_thread" in thread.name and len(refused) < 2 * server_module._MAX_CONNECTIONS:
             refused.append(thread)
             raise RuntimeError("can't start new thread")
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    for _ in range(2 * watch._MAX_CONNECTIONS):
+    for _ in range(2 * server_module._MAX_CONNECTIONS):
         with connect(page.port) as client:
             assert client.recv(1) == b""
     assert get(page.port)[0] == 200
@@ -424,8 +426,8 @@ class Player:
 def fast(monkeypatch):
     """No waiting for the game's own speed, and short pauses."""
     monkeypatch.setattr(Pace, "wait", lambda self, frames: time.sleep(0.005))
-    monkeypatch.setattr(watch, "_POLL_S", 0.01)
-    monkeypatch.setattr(watch, "_WAITING_MESSAGES", 10_000)
+    monkeypatch.setattr(play_module, "_POLL_S", 0.01)
+    monkeypatch.setattr(server_module, "_WAITING_MESSAGES", 10_000)
 
 
 def picture(base64_png: str) -> np.ndarray:
@@ -472,9 +474,9 @@ def test_each_step_is_told(page, fast):
 
 
 def test_nothing_is_played_or_drawn_while_nobody_watches(page, fast, monkeypatch):
-    monkeypatch.setattr(watch, "_SILENCE_S", 0.05)
+    monkeypatch.setattr(server_module, "_SILENCE_S", 0.05)
     encoded = []
-    monkeypatch.setattr(watch, "encode", lambda *args: encoded.append(args) or b"{}")
+    monkeypatch.setattr(play_module, "encode", lambda *args: encoded.append(args) or b"{}")
 
     def assert_rests() -> None:
         checks, before = player.checks, (len(encoded), FakeGame.rendered, len(player.policy.states))
@@ -524,7 +526,7 @@ class Clock:
 
 def test_the_game_has_its_own_speed(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(watch, "time", clock)
+    monkeypatch.setattr(play_module, "time", clock)
     pace = Pace()
     for frames in (3, 4, 2) * 20:
         clock.now += 0.004  # a step's work
@@ -534,7 +536,7 @@ def test_the_game_has_its_own_speed(monkeypatch):
     before = clock.now
     for _ in range(60):
         pace.wait(3)
-    assert clock.now - before == pytest.approx(3 - watch._CATCH_UP_S, abs=0.06)
+    assert clock.now - before == pytest.approx(3 - play_module._CATCH_UP_S, abs=0.06)
 
 
 # The weights of a training
@@ -567,12 +569,12 @@ def test_the_page_waits_for_the_first_weights(tmp_path, monkeypatch):
         broadcast.publish(json.dumps({"seed": seed, "every_steps": every_steps, **about()}).encode())
         return iter(())
 
-    monkeypatch.setattr(watch, "show", show_once)
-    monkeypatch.setattr(watch, "_POLL_S", 0.01)
+    monkeypatch.setattr(play_module, "show", show_once)
+    monkeypatch.setattr(play_module, "_POLL_S", 0.01)
     path, listener = tmp_path / "Pong-v0.npz", listen(0)
     reader = Reader(listener.getsockname()[1])
     arguments = (listener, str(path), "Pong-v0", 3)
-    watcher = threading.Thread(target=watch.watch_training, args=arguments, daemon=True)
+    watcher = threading.Thread(target=play_module.watch_training, args=arguments, daemon=True)
     watcher.start()
     wait_until(lambda: len(reader.seen) > 2)
     assert all(message == {"env": "Pong-v0", "waiting": "the first epoch's weights"} for message in reader.seen)
@@ -610,13 +612,13 @@ def test_play_serves_the_live_game_until_ctrl_c():
 
 def test_play_ends_after_its_episodes(monkeypatch):
     checks = []
-    monkeypatch.setattr(watch, "make_player", lambda env, render_mode: FakeGame())
+    monkeypatch.setattr(play_module, "make_player", lambda env, render_mode: FakeGame())
     monkeypatch.setattr(Pace, "wait", lambda self, frames: None)
     FakeGame.made, FakeGame.rendered = [], 0
     policy, lines, listener = FakePolicy(), [], listen(0)
     policy.metadata = {}
     reader = Reader(listener.getsockname()[1])
-    watch.play(listener, policy, "Pong-v0", 2, 0, report=lines.append, check_stop=lambda: checks.append(1))
+    play_module.play(listener, policy, "Pong-v0", 2, 0, report=lines.append, check_stop=lambda: checks.append(1))
     assert len(checks) >= 2 * EPISODE_STEPS
     assert lines == ["episode 1/2: score 60", "episode 2/2: score 60"]
     assert all(game.closed for game in FakeGame.made)
@@ -664,7 +666,7 @@ def test_a_training_shows_the_game_and_goes_on_without_its_page(tmp_path):
         assert shown[0]["updates"] > 0
         assert len({message["screen"] for message in shown}) > 10
         watcher = watcher_of(training)
-        assert os.getpriority(os.PRIO_PROCESS, watcher) == watch._NICENESS
+        assert os.getpriority(os.PRIO_PROCESS, watcher) == play_module._NICENESS
         assert os.getsid(watcher) == watcher  # Ctrl-C does not reach it
         assert b"CUDA_VISIBLE_DEVICES=" in Path(f"/proc/{watcher}/environ").read_bytes().split(b"\0")
         os.kill(watcher, signal.SIGKILL)

@@ -39,7 +39,7 @@ from a3c.seeds import Purpose, Seeds
 from a3c.simulation.master import SimulatorMaster
 from a3c.simulation.nursery import Nursery
 from a3c.system.stopping import StopRequest
-from a3c.watch.player import listen
+from a3c.watch.server import listen
 from a3c.watch.watcher import Watcher
 from a3c.weights.model_file import ModelFile
 from atari_wrapper import Protocol

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from a3c.watch.player import address
+from a3c.watch.server import address
 
 from tensorpack import Callback
 from tensorpack.utils import logger
