@@ -13,6 +13,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+OF_ITS_TIME = ("lab-notebook.md", "CHANGELOG.md")  # they name what was there then
+NOT_OURS = ("eval.md", "utils.py")  # what --task eval writes; what there is none of
 _CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"")
 
@@ -51,6 +53,21 @@ def test_anchors_are_those_of_github(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("# One, two\n```\n# no heading\n```\n## A [link](to.md) and `code` -- three\n")
     assert anchors(page) == {"one-two", "a-link-and-code----three"}
+
+
+_PLACE = re.compile(r"`((?:a3c|bench|tests|models|results|docs)/[\w/.-]*|[\w-]+\.(?:py|md))`")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in OF_ITS_TIME], ids=lambda page: page.name)
+def test_the_files_that_a_page_names_are_there(page):
+    named = [name for name in _PLACE.findall(page.read_text()) if name not in NOT_OURS]
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_benchmarks_that_a_page_names_are_there(page):
+    named = set(re.findall(r"\bbench-([a-z]+(?:-[a-z]+)*)", page.read_text()))
+    assert [name for name in named if not (ROOT / "bench" / f"{name.replace('-', '_')}.py").is_file()] == []
 
 
 def commands(page: Path) -> list[str]:
