@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 
 from a3c.config import LEARNING_DEFAULTS, MODEL_TASKS, NETWORKS, NO_GPU, Config, Schedule, checked
 from a3c.errors import UsageError
@@ -139,3 +140,78 @@ def _check_task(config: Config) -> None:
         raise UsageError("--resume is for --task train")
     if config.resume and config.load:
         raise UsageError("--resume and --load exclude each other: --load starts a new run from the file's weights")
+
+
+# The flags to know first, and what they are for.
+_FIRST = {
+    "env": "The game. The suite measures on the `-v0` ids; scores of other ids [do not compare](protocol.md).",
+    "gpu": "Of several GPUs the last half infers and the rest train, asynchronously, as in the original. If a GPU that "
+    "you ask for is missing, the suite warns and builds the same towers on the CPU.",
+    "network": "`batch-a3c` is the original's, with 3.4 million parameters. `small` is the A3C paper's, a tenth of the "
+    "work. `nature` has DQN's convolutions.",
+    "num_envs": "How many games are played at once. More games give the learner older data.",
+    "simulator_proc": "`--simulator-proc 240` alone gives 240 processes of one game each, as in the original.",
+    "local_time_max": "The length of an unroll. With `--correction vtrace` it must divide `--batch-size`.",
+    "correction": "How the learner allows for data of an older policy: the original's clipped importance weight, "
+    "IMPALA's V-trace, or PPO's clipped objective.",
+    "max_policy_lag": "Drops what is too old when the learner takes a batch, and counts it in `dropped_transitions`.",
+    "pool_states": "Games play until a pool is full. Then its states are drawn as batches of `--batch-size` in random "
+    "order, each of them `--sample-reuse` times.",
+    "queue_size": "How far the games may be ahead of the learner. A longer queue means "
+    "[older data](results.md#fresh-data-and-the-correction).",
+    "learning_rate": "`0.001,120000:0.0003` means 0.001, and 0.0003 from update 120,000 on. A line in `hyper.txt` "
+    "[changes it by hand](tasks.md#the-output-directory). `--entropy-beta` takes the same.",
+    "eval_every": "How often training stops for an evaluation of `--eval-episode` episodes.",
+}
+_PAGE = """# Flags
+
+<!-- Written by a3c/flags.py. Do not edit it here: .venv/bin/python -m a3c.flags > docs/flags.md -->
+
+`./train-atari.py --help` prints the same list. A *step* is one action of the agent, a *frame* one of the emulator, an
+*update* one applied gradient. Learning settings that you leave out depend on the network. With `--network batch-a3c`
+they are the original's. What a run has chosen is printed when it starts, and kept in its `config.json`.
+
+## The flags to know first
+
+{first}
+
+{groups}"""
+
+
+def page() -> str:
+    """Write docs/flags.md: the flags to know first, then all of them in groups."""
+    first = [f"- `{_name(name)}`: {text}" for name, text in _FIRST.items()]
+    groups = []
+    for key, title in _GROUPS.items():
+        rows = [_row(f) for f in dataclasses.fields(Config) if f.metadata["group"] == key]
+        heading = f"## {title.partition(' ')[0].capitalize()}"
+        groups += [heading, "", "| flag | takes | meaning | default |", "|---|---|---|---|", *rows, ""]
+    return _PAGE.format(first="\n".join(first), groups="\n".join(groups))
+
+
+def _name(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+def _row(f: dataclasses.Field) -> str:
+    text = f.metadata["help"] + _default_text(f.name, f.default)
+    default = re.search(r" \(default: (.*?)\)", text)
+    meaning = text.replace(default[0], "") if default else text
+    return f"| `{_name(f.name)}` | {_takes(f)} | {meaning} | {default[1] if default else ''} |"
+
+
+def _takes(f: dataclasses.Field) -> str:
+    kind = f.type.split(" ")[0]
+    if "choices" in f.metadata:
+        return ", ".join(f"`{choice}`" for choice in f.metadata["choices"])
+    if kind == "bool":
+        return f"nothing; `--no-{f.name.replace('_', '-')}` for the opposite" if f.default is None else "nothing"
+    words = {"int": "a whole number", "float": "a number", "Schedule": "a schedule", "str": "text"}.get(kind, "paths")
+    low, high = f.metadata.get("low"), f.metadata.get("high")
+    if low is None:
+        return words
+    return f"{words}, {low:,.15g} or more" if high is None else f"{words}, {low:,.15g} to {high:,.15g}"
+
+
+if __name__ == "__main__":
+    print(page(), end="")

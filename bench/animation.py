@@ -1,6 +1,6 @@
 """Draws the README's animation: a trained agent at play, at the game's own speed.
 
-make bench-animation ARGS="models/Pong-v0.npz docs/pong.gif --skip-steps 100 --steps 250"
+make bench-animation ARGS="models/Pong-v0.npz docs/pictures/pong.gif --skip-steps 100 --steps 250"
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Draws the README's pictures of what the command line shows on a terminal.
 
-make bench-pictures                                  # docs/status.png and docs/doctor.png
+make bench-pictures                                  # docs/pictures/status.png and doctor.png
 make bench-pictures ARGS="--only doctor --columns 90"
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from bench.command_line import start
 
-_DOCS = Path("docs")
+_DOCS = Path("docs/pictures")
 _TIMEOUT_S = 600.0
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # What is typed, the text at whose coming the picture is taken (none: the end), and how many of the last lines it has.

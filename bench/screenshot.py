@@ -1,6 +1,6 @@
 """Takes the README's picture of the page that --watch serves: the command line plays, a headless Chromium looks on.
 
-make bench-screenshot ARGS="models/Pong-v0.npz docs/watch.png --seconds 30"
+make bench-screenshot ARGS="models/Pong-v0.npz docs/pictures/watch.png --seconds 30"
 """
 
 from __future__ import annotations
