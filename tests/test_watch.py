@@ -577,7 +577,7 @@ def test_the_page_waits_for_the_first_weights(tmp_path, monkeypatch):
     watcher = threading.Thread(target=play_module.watch_training, args=arguments, daemon=True)
     watcher.start()
     wait_until(lambda: len(reader.seen) > 2)
-    assert all(message == {"env": "Pong-v0", "waiting": "the first epoch's weights"} for message in reader.seen)
+    assert all(message == {"env": "Pong-v0", "waiting": "the first weights"} for message in reader.seen)
     write_model(path, small_variables(6), {"network": "small", "updates": 8, "online_score": None})
     watcher.join(30)
     reader.thread.join(10)

@@ -180,7 +180,7 @@ def watch_training(listener: socket.socket, model_path: str, env_id: str, seed: 
     policy = NewestPolicy(model_path)
     with Server(listener) as server:
         while not policy.reload():
-            server.broadcast.publish(json.dumps({"env": env_id, "waiting": "the first epoch's weights"}).encode())
+            server.broadcast.publish(json.dumps({"env": env_id, "waiting": "the first weights"}).encode())
             time.sleep(_POLL_S)
         for _ in show(
             lambda: make_player(env_id, "rgb_array"),
