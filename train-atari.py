@@ -38,8 +38,9 @@ def enter_environment() -> None:
             os.execv(PYTHON, [str(PYTHON), *sys.argv])
         except OSError as error:
             fail(f"{PYTHON} does not run ({error.strerror}): delete .venv and type 'make train' in {HERE}")
-    if sys.version_info < (3, 11):
-        fail(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: type 'make train' in {HERE}")
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        here = ".".join(map(str, sys.version_info[:3]))
+        fail(f"Python 3.11, 3.12 or 3.13 is needed, this is {here}: type 'make train PYTHON=python3.13' in {HERE}")
 
 
 def conda_is_active() -> bool:
