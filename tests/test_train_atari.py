@@ -49,9 +49,17 @@ def test_windows_is_refused(script, capsys, monkeypatch):
     assert "Windows is not supported" in refusal(script, capsys)
 
 
-def test_an_old_python_is_refused(script, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "version_info", (3, 10, 9))
-    assert "3.11" in refusal(script, capsys)
+@pytest.mark.parametrize("version", [(3, 10, 9), (3, 14, 0)])
+def test_a_python_that_does_not_fit_is_refused(script, capsys, monkeypatch, version):
+    monkeypatch.setattr(sys, "version_info", version)
+    line = refusal(script, capsys)
+    assert f"3.11, 3.12 or 3.13 is needed, this is {'.'.join(map(str, version))}: type 'make train PYTHON=" in line
+
+
+@pytest.mark.parametrize("version", [(3, 11, 0), (3, 12, 4), (3, 13, 9)])
+def test_a_python_that_fits_goes_on(script, monkeypatch, version):
+    monkeypatch.setattr(sys, "version_info", version)
+    script.enter_environment()
 
 
 def test_missing_packages_are_named(script, capsys, monkeypatch):
