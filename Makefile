@@ -11,7 +11,8 @@ $(foreach name,ENV GPU ARGS PYTHON,$(if $(findstring command line,$(origin $(nam
 override PYTHON := $(or $(PYTHON),python3)
 BIN := .venv/bin
 
-# Where uv is installed it makes the environments: faster, and with a Python of its own where PYTHON does not fit.
+# Where uv is installed it makes the environments: faster, and with another Python, as pyproject.toml says, where PYTHON
+# does not fit.
 UV := $(shell command -v uv 2>/dev/null)
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 fitting = $(shell $(PYTHON) -c '$(FITS)' 2>/dev/null && echo $(PYTHON))
@@ -19,7 +20,7 @@ unfit = $(error Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is $(or $(shell $
   type make PYTHON=python3.13 ..., or install uv, which brings one)
 # Their commands, for the environment in the directory $(1): with pip in it, which the doctor names.
 ifdef UV
-make_environment = uv venv --quiet --seed --allow-existing --python $(or $(fitting),3.13) $(1)
+make_environment = uv venv --quiet --seed --allow-existing $(fitting:%=--python %) $(1)
 install = uv pip install --quiet --python $(1)/bin/python
 else
 make_environment = $(or $(fitting),$(unfit)) -m venv $(1)

@@ -122,9 +122,16 @@ def test_a_python_that_is_not_there_is_told_in_one_line(make):
 
 @pytest.mark.parametrize("python", ["python3", "python3.99"])
 @pytest.mark.parametrize("version", UNFIT)
-def test_where_none_fits_uv_brings_one(version, python, make, programs):
+def test_where_it_does_not_fit_uv_finds_or_brings_one(version, python, make, programs):
     programs(python3=version, uv="0")
-    assert make("train", f"PYTHON={python}")[0].endswith(" --python 3.13 .venv")
+    assert make("train", f"PYTHON={python}")[0].split() == [
+        "uv",
+        "venv",
+        "--quiet",
+        "--seed",
+        "--allow-existing",
+        ".venv",
+    ]
 
 
 def test_an_environment_that_is_there_is_kept(make, tmp_path, programs):
