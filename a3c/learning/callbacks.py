@@ -7,10 +7,8 @@ import dataclasses
 import importlib.metadata
 import json
 import math
-import os
 import socket
 import subprocess
-import sys
 import textwrap
 import time
 from collections import deque
@@ -27,6 +25,7 @@ from a3c.reports.scores import Scores
 from a3c.seeds import Purpose, Seeds
 from a3c.system.clock import running_s
 from a3c.system.files import whole_file
+from a3c.system.processes import start_program
 from a3c.system.stopping import StoppedError, StopRequest
 from a3c.weights.model_file import ModelFile, origin, read_model, write_arrays, write_model
 from atari_wrapper import Protocol
@@ -339,11 +338,9 @@ class CurveDrawer(Callback):
         if not (self._directory / STATS_FILE).exists():
             return
         self._started_s = time.monotonic()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "a3c.reports.curves", str(self._directory), str(os.getpid())],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            start_new_session=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-        )  # fmt: skip
+        self._process = start_program(
+            "a3c.reports.curves", self._directory, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
 
     def _ended(self, timeout_s: float) -> bool:
         """Whether no process is drawing, at least after so long; tells if it failed."""

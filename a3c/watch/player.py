@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING
 
 from a3c.config import UsageError
 from a3c.seeds import Purpose, Seeds
-from a3c.simulation.nursery import die_with_parent
 from a3c.system.machine import quiet_stderr
 from atari_wrapper import FRAMES_PER_S, make_player
 from common import Policy, Step, play_episode
@@ -427,8 +426,7 @@ def watch_training(listener: socket.socket, model_path: str, env_id: str, seed: 
             pass
 
 
-def _main(descriptor: str, parent_pid: str, model_path: str, env_id: str, seed: str) -> None:
-    die_with_parent(int(parent_pid))
+def _main(descriptor: str, model_path: str, env_id: str, seed: str) -> None:
     cv2.setNumThreads(1)
     with quiet_stderr():
         from a3c.weights import model_file  # noqa: F401  takes seconds, which would be minutes at the lowest priority
