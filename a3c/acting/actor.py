@@ -26,8 +26,9 @@ from a3c.acting.predictor import Actions, Predictor, Request
 from a3c.acting.stall import StallError
 from a3c.acting.unroll import Batch, BatchPool, MakeBatch, Transitions, UnrollBatch, UnrollBuilder, WholeUnrolls
 from a3c.config import Config, RunError
-from a3c.learning.model import make_mixer, make_policy
+from a3c.learning.model import make_mixer
 from a3c.policy.networks import NETWORKS
+from a3c.policy.session import make_policy
 from a3c.seeds import Purpose, Seeds
 from a3c.simulation.master import SimulatorMaster
 from a3c.simulation.messages import RUNNING, StepBlock

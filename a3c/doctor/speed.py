@@ -243,11 +243,8 @@ def network_seconds(
         seconds: of the measurement of each batch.
         forward_batches, train_batches: how many states a batch holds.
     """
-    from a3c.learning.model import (  # here: TensorFlow stays out of the benchmark's own process
-        Model,
-        make_policy,
-        session_config,
-    )
+    from a3c.learning.model import Model  # here: TensorFlow stays out of the benchmark's own process
+    from a3c.policy.session import make_policy, session_config
 
     import tensorflow as tf
     from tensorflow.core.protobuf import config_pb2

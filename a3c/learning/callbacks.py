@@ -17,9 +17,10 @@ from pathlib import Path
 from a3c.acting.actor import ActorMaster
 from a3c.config import Config, RunError, Schedule, UsageError
 from a3c.learning.checkpoint import STATS_FILE, disk_errors_told
-from a3c.learning.model import make_mixer, make_policy
+from a3c.learning.model import make_mixer
 from a3c.learning.run_directory import RunDirectory
 from a3c.policy.networks import NETWORKS
+from a3c.policy.session import make_policy
 from a3c.reports import curves
 from a3c.reports.scores import Scores
 from a3c.seeds import Purpose, Seeds

@@ -29,11 +29,12 @@ from a3c.learning.callbacks import (
     WholeEpochs,
 )
 from a3c.learning.checkpoint import Checkpointer, mend_stats
-from a3c.learning.model import Model, session_config
+from a3c.learning.model import Model
 from a3c.learning.run_directory import RunDirectory
 from a3c.learning.status import StatusLine
 from a3c.policy.frame_statistics import frame_statistics
 from a3c.policy.networks import NETWORKS
+from a3c.policy.session import session_config
 from a3c.seeds import Purpose, Seeds
 from a3c.simulation.master import SimulatorMaster
 from a3c.simulation.nursery import Nursery

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from a3c.config import CONFIG_FILE, Config, UsageError, file_name
-from a3c.learning.checkpoint import STATS_FILE, checkpoint_files, newest_whole, plain_name, saved_steps
+from a3c.learning.checkpoint import STATS_FILE
 from a3c.system.files import alone_in, make_writable, output_errors_told, whole_file
+from a3c.weights.checkpoints import checkpoint_files, newest_whole, plain_name, saved_steps
 
 _LOG_FILE = "log.log"
 

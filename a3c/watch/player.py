@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 from a3c.config import UsageError
 from a3c.seeds import Purpose, Seeds
 from a3c.system.machine import quiet_stderr
+from a3c.weights.model_file import read_model
 from atari_wrapper import FRAMES_PER_S, make_player
 from common import Policy, Step, play_episode
 
@@ -39,7 +40,7 @@ from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 from werkzeug.wrappers import Request, Response
 
 if TYPE_CHECKING:  # TensorFlow, which takes seconds
-    from a3c.weights.model_file import FilePolicy
+    from a3c.weights.file_policy import FilePolicy
 
 HOST = "127.0.0.1"
 _HOSTS = (HOST, "localhost")  # what a browser may call us, with any port: a tunnel's other end can have another one
@@ -382,7 +383,7 @@ class NewestPolicy:
 
     def reload(self) -> bool:
         """Take the file's weights if they are new; tell whether there are any."""
-        from a3c.weights.model_file import FilePolicy, read_model
+        from a3c.weights.file_policy import FilePolicy
 
         try:
             status = os.stat(self._path)
@@ -429,7 +430,7 @@ def watch_training(listener: socket.socket, model_path: str, env_id: str, seed: 
 def _main(descriptor: str, model_path: str, env_id: str, seed: str) -> None:
     cv2.setNumThreads(1)
     with quiet_stderr():
-        from a3c.weights import model_file  # noqa: F401  takes seconds, which would be minutes at the lowest priority
+        from a3c.weights import file_policy  # noqa: F401  takes seconds, which would be minutes at the lowest priority
     os.nice(_NICENESS)  # of this thread, and of all that it starts from here on
     with contextlib.suppress(OSError):  # it then takes what the training leaves, and never interrupts it
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
