@@ -10,6 +10,22 @@
 $(foreach name,ENV GPU ARGS PYTHON,$(if $(findstring command line,$(origin $(name))),,$(eval override $(name) :=)))
 override PYTHON := $(or $(PYTHON),python3)
 BIN := .venv/bin
+
+# Where uv is installed it makes the environments: faster, and with another Python, as pyproject.toml says, where PYTHON
+# does not fit.
+UV := $(shell command -v uv 2>/dev/null)
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+fitting = $(shell $(PYTHON) -c '$(FITS)' 2>/dev/null && echo $(PYTHON))
+unfit = $(error Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is $(or $(shell $(PYTHON) -V 2>/dev/null),not there): \
+  type make PYTHON=python3.13 ..., or install uv, which brings one)
+# Their commands, for the environment in the directory $(1): with pip in it, which the doctor names.
+ifdef UV
+make_environment = uv venv --quiet --seed --allow-existing $(fitting:%=--python %) $(1)
+install = uv pip install --quiet --python $(1)/bin/python
+else
+make_environment = $(or $(fitting),$(unfit)) -m venv $(1)
+install = $(1)/bin/python -m pip install --quiet --disable-pip-version-check
+endif
 FLAGS := $(if $(ENV),--env $(ENV)) $(if $(GPU),--gpu $(GPU)) $(ARGS)
 
 .PHONY: train test lint faults clean
@@ -27,21 +43,18 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 
 .venv/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Python 3.11 or newer is needed, $(PYTHON) is older: make PYTHON=python3.11 ..."; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(call make_environment,.venv)
 
 .venv/installed: .venv/bin/python requirements.txt
 	@echo "installing into .venv: TensorFlow alone is 600 MB, this takes some minutes"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	@if nvidia-smi >/dev/null 2>&1; then \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check 'tensorflow[and-cuda]>=2.21,<2.22'; fi
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check python-prctl >/dev/null 2>&1 || \
+	$(call install,.venv) -r requirements.txt
+	@if nvidia-smi >/dev/null 2>&1; then $(call install,.venv) 'tensorflow[and-cuda]>=2.21,<2.22'; fi
+	@$(call install,.venv) python-prctl >/dev/null 2>&1 || \
 	  echo "python-prctl cannot be built here (no compiler or no libcap headers): ctypes does its work"
 	@touch $@
 
 .venv/installed-dev: .venv/installed requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(call install,.venv) -r requirements-dev.txt
 	@touch $@
 
 faults: .venv/installed
@@ -54,8 +67,8 @@ bench-%: .venv/installed
 	@$(BIN)/python -m bench.$* $(ARGS)
 
 .venv-bench/installed: requirements.txt bench/requirements.txt
-	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r bench/requirements.txt
+	$(call make_environment,.venv-bench)
+	$(call install,.venv-bench) -r bench/requirements.txt
 	@touch $@
 
 clean:

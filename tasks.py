@@ -18,8 +18,8 @@ from a3c.system.files import output_directory
 from a3c.system.machine import usable_cores
 from a3c.system.stopping import StopRequest
 from a3c.watch import player, server
-from a3c.weights.metadata import describe
-from a3c.weights.model_file import FilePolicy, ModelFile, check_model, environment_of, load_policy, read_model
+from a3c.weights.file_policy import FilePolicy
+from a3c.weights.model_file import ModelFile, check_model, environment_of, read_model
 from a3c.weights.paths import choose, expand
 from atari_wrapper import Protocol, get_protocol
 
@@ -53,7 +53,7 @@ def _load_agent(path: str, config: Config) -> tuple[Protocol, FilePolicy]:
     """A model file's protocol and policy. Raises UsageError as ``_check_agent`` does."""
     model, protocol = _check_agent(path, config)
     devices.usable_gpus(config)
-    return protocol, load_policy(model, usable_cores())
+    return protocol, FilePolicy(model, usable_cores())
 
 
 def _directory(config: Config, protocol: Protocol) -> Path:
@@ -108,7 +108,7 @@ def _evaluate(
 
         try:
             scores = evaluate(
-                load_policy(model, usable_cores()),
+                FilePolicy(model, usable_cores()),
                 {"env_id": protocol.env},
                 config.episode,
                 2 * usable_cores(),
@@ -124,9 +124,4 @@ def _evaluate(
                 print(f"{model.path}: {len(scores.scores)} of {config.episode} episodes have ended", flush=True)
 
 
-def info(config: Config, _: StopRequest) -> None:
-    """Print what model files say of themselves."""
-    print("\n\n".join(describe(read_model(path)) for path in expand(config.load)))
-
-
-TASKS = {"train": train, "play": play, "dump_video": dump_video, "eval": evaluate_models, "info": info}
+TASKS = {"train": train, "play": play, "dump_video": dump_video, "eval": evaluate_models}

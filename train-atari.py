@@ -22,6 +22,7 @@ from pathlib import Path
 
 from a3c.doctor.checks import absent
 from a3c.system import clock as running_clock  # noqa: F401  it counts from here on
+from a3c.system.machine import packages_told, quiet_stderr
 from a3c.system.stopping import StoppedError, StopRequest
 
 HERE = Path(__file__).resolve().parent
@@ -38,8 +39,9 @@ def enter_environment() -> None:
             os.execv(PYTHON, [str(PYTHON), *sys.argv])
         except OSError as error:
             fail(f"{PYTHON} does not run ({error.strerror}): delete .venv and type 'make train' in {HERE}")
-    if sys.version_info < (3, 11):
-        fail(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: type 'make train' in {HERE}")
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        here = ".".join(map(str, sys.version_info[:3]))
+        fail(f"Python 3.11, 3.12 or 3.13 is needed, this is {here}: type 'make train PYTHON=python3.13' in {HERE}")
 
 
 def conda_is_active() -> bool:
@@ -55,18 +57,6 @@ def require_packages() -> None:
         if PYTHON.exists() and not PYTHON.parents[1].samefile(sys.prefix):
             remedy = f"type 'deactivate', or call {PYTHON} {sys.argv[0]}"
         fail(f"{', '.join(missing)} not installed in {sys.prefix}: {remedy}")
-
-
-@contextlib.contextmanager
-def packages_told():
-    """Tell in one line of packages that are there and cannot be loaded: errors of many kinds."""
-    from a3c.errors import RunError, problem
-
-    try:
-        yield
-    except Exception as error:
-        text = f"a package cannot be loaded: {problem(error)}; ./train-atari.py --task doctor tells which"
-        raise RunError(text) from error
 
 
 def fail(message: str, status: int = 2) -> None:
@@ -113,8 +103,6 @@ def main(stop: StopRequest) -> None:
 
 
 def run(config, stop: StopRequest) -> None:
-    from a3c.system.machine import quiet_stderr
-
     if config.task == "doctor":
         from a3c.doctor import report as doctor
 
@@ -131,6 +119,13 @@ def run(config, stop: StopRequest) -> None:
         with packages_told():
             from atari_wrapper import get_protocol
         get_protocol(config.env)  # a wrong one is told before TensorFlow is loaded, which takes seconds
+    if config.task == "info":
+        with packages_told():
+            from a3c.weights.metadata import describe
+            from a3c.weights.model_file import read_model
+            from a3c.weights.paths import expand
+        print("\n\n".join(describe(read_model(path)) for path in expand(config.load)))
+        return
     with packages_told(), quiet_stderr():
         import tasks
     stop.defer()

@@ -98,7 +98,7 @@ class Run:
 
     def simulators(self) -> list[int]:
         """Those of them that play."""
-        return [pid for pid in self.alive() if _parents_program(pid) == "a3c.simulation.nursery"]
+        return [pid for pid in self.alive() if b"a3c.simulation.nursery" in _parents_command(pid)]
 
     def wait_all_gone(self, timeout_s: float) -> bool:
         """Wait until none is alive; tell whether that came within the time."""
@@ -110,12 +110,12 @@ class Run:
         return True
 
 
-def _parents_program(pid: int) -> str:
+def _parents_command(pid: int) -> list[bytes]:
     try:
         parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        return os.path.basename(Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")[2].decode())
+        return Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")
     except (OSError, IndexError):
-        return ""
+        return []
 
 
 def start(*args: str, script: str = "train-atari.py", **options) -> Run:

@@ -23,8 +23,8 @@ from concurrent.futures import ProcessPoolExecutor
 from a3c.playing.episode import EVALUATION
 from a3c.playing.evaluation import evaluate
 from a3c.seeds import Purpose, Seeds
-from a3c.simulation.nursery import die_with_parent
 from a3c.system.machine import usable_cores
+from a3c.system.processes import die_with_parent
 from atari_wrapper import make_player
 from bench import harness
 from bench.learning import EXPERIMENTS, RESULTS, draw, save

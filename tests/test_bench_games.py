@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from a3c.learning.checkpoint import saved_steps
+from a3c.weights.checkpoints import saved_steps
 from bench import games
 from bench.games import score
 

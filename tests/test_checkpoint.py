@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 
-from a3c.errors import UsageError
-from a3c.learning.checkpoint import disk_errors_told, mend_stats, newest_whole, plain_name, remove_old, saved_steps
+from a3c.errors import RunError, UsageError
+from a3c.learning.checkpoint import disk_errors_told, mend_stats, remove_old
+from a3c.weights.checkpoints import newest_whole, plain_name, read_variables, saved_steps
 
 import numpy as np
 import pytest
@@ -106,6 +108,22 @@ def test_a_damaged_checkpoint_is_passed_over(save, tmp_path, part, damage):
 def test_a_checkpoint_whose_own_name_is_a_pattern_is_told():
     with pytest.raises(UsageError, match="rename its files"), plain_name("run/best[1]"):
         pass
+
+
+def test_a_tensorflow_that_cannot_be_loaded_is_told(save, tmp_path, monkeypatch):
+    save(8)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    for read in (lambda: newest_whole(tmp_path), lambda: read_variables(str(tmp_path / "model-8"), {"v"})):
+        with pytest.raises(RunError, match=r"a package cannot be loaded: .*tensorflow.*--task doctor"):
+            read()
+
+
+def test_some_variables_are_read(save, tmp_path):
+    save(8)
+    read = read_variables(str(tmp_path / "model-8"), {"v", "w"})
+    assert [*read] == ["v"]
+    np.testing.assert_array_equal(read["v"], np.arange(1000))
+    assert read_variables(str(tmp_path / "model-8"), {"w"}) == {}
 
 
 def test_none_is_whole(save, tmp_path):

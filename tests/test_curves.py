@@ -205,7 +205,7 @@ def test_a_notebooks_backend_is_nothing_to_us(make_run):
     directory = make_run("a")
     backend = {**os.environ, "MPLBACKEND": "module://nowhere.backend_inline"}
     for command in (
-        ["-m", "a3c.reports.curves", str(directory), str(os.getpid())],
+        ["-m", "a3c.reports.curves", str(directory)],
         [SCRIPT, "--task", "plot", "--output", directory],
     ):
         done = subprocess.run([sys.executable, *command], env=backend, cwd=SCRIPT.parent,
@@ -263,14 +263,3 @@ def test_a_picture_that_cannot_be_drawn_is_told(make_run, monkeypatch):
     drawer(directory)._after_train()
     assert len(told) == 1
     assert "learning_curve.png was not drawn" in told[0]
-
-
-def test_the_process_that_draws_dies_with_its_parent(make_run):
-    """It is told a parent that is not its own: the one that it had is gone."""
-    directory = make_run("a")
-    parent = str(os.getppid())
-    done = subprocess.run(
-        [sys.executable, "-m", "a3c.reports.curves", str(directory), parent], cwd=SCRIPT.parent, timeout=60, check=False
-    )
-    assert done.returncode == 1
-    assert not (directory / "learning_curve.png").exists()

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from a3c.playing.evaluation import evaluate
 from a3c.seeds import Purpose, Seeds
-from a3c.weights.model_file import check_model, load_policy, read_model
+from a3c.weights.file_policy import FilePolicy
+from a3c.weights.model_file import check_model, read_model
 from atari_wrapper import get_protocol
 
 import pytest
@@ -34,5 +35,5 @@ def test_a_model_says_what_it_is_and_how_it_was_scored(path):
 
 
 def test_pong_plays():
-    policy = load_policy(read_model(str(MODELS / "Pong-v0.npz")), 2)
+    policy = FilePolicy(read_model(str(MODELS / "Pong-v0.npz")), 2)
     assert evaluate(policy, {"env_id": "Pong-v0"}, 4, processes=4, seeds=Seeds(1, Purpose.EVALUATION)).mean > 10

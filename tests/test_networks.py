@@ -7,7 +7,8 @@ import math
 from a3c.config import Config
 from a3c.learning.model import Model
 from a3c.policy.frame_statistics import FrameStatistics
-from a3c.policy.networks import NETWORKS, _first_convolution, build_network, present
+from a3c.policy.graph import _first_convolution, build_network, present
+from a3c.policy.networks import NETWORKS
 from atari_wrapper import FRAME_SHAPE, STATE_SHAPE, mix_colours
 
 import numpy as np

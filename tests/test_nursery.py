@@ -170,12 +170,3 @@ def test_all_die_with_a_killed_owner(prctl, stopped, spec, tmp_path):
         owner.kill()
         wait_until(lambda: not alive(processes), timeout_s=3)
     assert owner.returncode == -signal.SIGKILL
-
-
-def test_a_parent_that_is_already_gone():
-    code = "import os; from nursery import die_with_parent; die_with_parent(os.getpid()); print('alive')"
-    path = os.pathsep.join(filter(None, sys.path))
-    ended = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, env={**os.environ, "PYTHONPATH": path}, timeout=30
-    )
-    assert (ended.returncode, ended.stdout) == (1, b"")

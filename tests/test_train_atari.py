@@ -15,8 +15,11 @@ from pathlib import Path
 from a3c.config import Config
 from a3c.doctor import checks
 from a3c.errors import UsageError
+from a3c.weights.model_file import read_model
 
 import pytest
+import tensorflow as tf
+from tensorpack import tfv1
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "train-atari.py"
@@ -50,9 +53,17 @@ def test_windows_is_refused(script, capsys, monkeypatch):
     assert "Windows is not supported" in refusal(script, capsys)
 
 
-def test_an_old_python_is_refused(script, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "version_info", (3, 10, 9))
-    assert "3.11" in refusal(script, capsys)
+@pytest.mark.parametrize("version", [(3, 10, 9), (3, 14, 0)])
+def test_a_python_that_does_not_fit_is_refused(script, capsys, monkeypatch, version):
+    monkeypatch.setattr(sys, "version_info", version)
+    line = refusal(script, capsys)
+    assert f"3.11, 3.12 or 3.13 is needed, this is {'.'.join(map(str, version))}: type 'make train PYTHON=" in line
+
+
+@pytest.mark.parametrize("version", [(3, 11, 0), (3, 12, 4), (3, 13, 9)])
+def test_a_python_that_fits_goes_on(script, monkeypatch, version):
+    monkeypatch.setattr(sys, "version_info", version)
+    script.enter_environment()
 
 
 def test_missing_packages_are_named(script, capsys, monkeypatch):
@@ -257,10 +268,33 @@ def test_it_works_with_closed_streams(a_run, closed):
     assert done.stderr == ""
 
 
-def test_tensorflow_is_loaded_with_closed_streams():
-    done = shell(f"$run --task info --load {MODEL} <&- 2>&-")
+def test_tensorflow_is_loaded_with_closed_streams(tmp_path):
+    variables = read_model(str(MODEL)).variables
+    with tf.Graph().as_default(), tfv1.Session() as session:
+        for name, value in variables.items():
+            tfv1.get_variable(name, initializer=value)
+        session.run(tfv1.global_variables_initializer())
+        tfv1.train.Saver().save(session, str(tmp_path / "model"), 8)
+    (tmp_path / "config.json").write_text(Config(env="Pong-v0", network="small").as_json())
+    done = shell(f"$run --task info --load {tmp_path} <&- 2>&-")
     assert done.returncode == 0
     assert "Pong-v0" in done.stdout
+
+
+def test_a_model_file_is_read_without_tensorflow():
+    code = f"""
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("train_atari", {str(SCRIPT)!r})
+script = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(script)
+from a3c.flags import parse_args
+script.run(parse_args(["--task", "info", "--load", {str(MODEL)!r}]), None)
+print(sorted(name for name in sys.modules if name.startswith(("tensorflow", "tensorpack", "a3c.learning"))))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Pong-v0" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_an_error_that_nobody_can_read_has_its_status_still():

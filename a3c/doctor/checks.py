@@ -41,7 +41,7 @@ _EVALUATION_GAMES = 8  # of each of its simulators
 # Its grandchild ends with its child, or else holds standard output open for some seconds.
 ORPHAN = """
 import os, time
-from a3c.simulation.nursery import die_with_parent
+from a3c.system.processes import die_with_parent
 parent, (ready, tell) = os.getpid(), os.pipe()
 if os.fork() == 0:
     die_with_parent(parent)

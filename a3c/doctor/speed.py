@@ -21,8 +21,9 @@ from a3c.acting.unroll import UnrollBuilder, aligned_empty
 from a3c.config import Config
 from a3c.simulation.master import SimulatorMaster
 from a3c.simulation.messages import ATARI_PLAYER, StepBlock
-from a3c.simulation.nursery import Nursery, die_with_parent
+from a3c.simulation.nursery import Nursery
 from a3c.system.machine import usable_cores
+from a3c.system.processes import start_program
 from atari_wrapper import FRAME_SHAPE, IMAGE_SIZE, Protocol, make_player
 
 import cv2
@@ -102,13 +103,8 @@ class _CorePlayer:
     """A process that times a step on a core of its own, each time it is told to. A context manager."""
 
     def __init__(self, core: int, env_id: str, seconds: float):
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "a3c.doctor.speed", str(os.getpid()), str(core), env_id, str(seconds)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # Ctrl-C reaches the owner only, with whom it dies
+        self._process = start_program(
+            "a3c.doctor.speed", core, env_id, seconds, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def go(self) -> None:
@@ -131,8 +127,7 @@ class _CorePlayer:
         self._process.communicate()
 
 
-def _play_on_core(parent_pid: int, core: int, env_id: str, seconds: float) -> None:
-    die_with_parent(parent_pid)
+def _play_on_core(core: int, env_id: str, seconds: float) -> None:
     os.sched_setaffinity(0, {core})
     print("{}", flush=True)
     for _ in sys.stdin:
@@ -247,11 +242,8 @@ def network_seconds(
         seconds: of the measurement of each batch.
         forward_batches, train_batches: how many states a batch holds.
     """
-    from a3c.learning.model import (  # here: TensorFlow stays out of the benchmark's own process
-        Model,
-        make_policy,
-        session_config,
-    )
+    from a3c.learning.model import Model  # here: TensorFlow stays out of the benchmark's own process
+    from a3c.policy.session import make_policy, session_config
 
     import tensorflow as tf
     from tensorflow.core.protobuf import config_pb2
@@ -311,4 +303,4 @@ def _columns(config: Config, size: int, num_actions: int, state_shape: tuple[int
 
 
 if __name__ == "__main__":
-    _play_on_core(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], float(sys.argv[4]))
+    _play_on_core(int(sys.argv[1]), sys.argv[2], float(sys.argv[3]))

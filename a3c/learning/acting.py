@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from a3c.acting.actor import Actor, ActorStoppedError
-from a3c.learning.model import make_mixer, make_policy
+from a3c.learning.model import make_mixer
+from a3c.policy.session import make_policy
 from a3c.simulation.master import SimulatorMaster
 from a3c.system.stopping import StopRequest
 

@@ -6,9 +6,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import math
-import os
 import subprocess
-import sys
 import textwrap
 import time
 from pathlib import Path
@@ -17,16 +15,18 @@ from a3c.acting.actor import Actor
 from a3c.config import Config, Schedule
 from a3c.errors import RunError, UsageError
 from a3c.learning.checkpoint import disk_errors_told
-from a3c.learning.model import make_mixer, make_policy
+from a3c.learning.model import make_mixer
 from a3c.learning.run_directory import RunDirectory
 from a3c.playing.episode import EVALUATION
 from a3c.playing.evaluation import evaluate
 from a3c.policy.networks import NETWORKS
+from a3c.policy.session import make_policy
 from a3c.reports import curves
 from a3c.reports.scores import Scores
 from a3c.run_files import STATS_FILE
 from a3c.seeds import Purpose, Seeds
 from a3c.system.clock import running_s
+from a3c.system.processes import start_program
 from a3c.system.stopping import StoppedError, StopRequest
 from a3c.weights.model_file import ModelFile, origin, read_model, write_arrays, write_model
 from atari_wrapper import Protocol
@@ -336,11 +336,9 @@ class CurveDrawer(Callback):
         if not (self._directory / STATS_FILE).exists():
             return
         self._started_s = time.monotonic()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "a3c.reports.curves", str(self._directory), str(os.getpid())],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            start_new_session=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-        )  # fmt: skip
+        self._process = start_program(
+            "a3c.reports.curves", self._directory, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
 
     def _ended(self, timeout_s: float) -> bool:
         """Whether no process is drawing, at least after so long; tells if it failed."""

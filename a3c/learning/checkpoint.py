@@ -1,33 +1,25 @@
-"""Checkpoints: written whole or not at all, kept to a number, and read back from the newest that is whole.
+"""Checkpoints of a training: written whole or not at all, and kept to a number; the statistics of a resumed run.
 
-TensorFlow writes a checkpoint under temporary names and its index last: without an index there is none. What a killed
-save, or one on a full disk, has left is removed by the next; nothing else ever is.
+What a killed save, or one on a full disk, has left is removed by the next; nothing else ever is.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-from a3c.errors import RunError, UsageError, first_line
+from a3c.errors import RunError, first_line
 from a3c.run_files import STATS_FILE
 from a3c.system.files import free_name, whole_file
 from a3c.system.stopping import StopRequest
+from a3c.weights.checkpoints import NAME, checkpoint_files, saved_steps
 
 import tensorflow as tf
 from tensorpack import Callback, tfv1
 from tensorpack.utils import logger
-
-_NAME = "model"
-# All names that TensorFlow's saver writes for a step.
-_FILE = re.compile(rf"{_NAME}-(\d+)\.(?:index|data-\d{{5}}-of-\d{{5}})(\.tempstate\d+)?")
-# What TensorFlow's readers take for a pattern, and tensorpack for the end of a checkpoint's name.
-_MISREAD = re.compile(r"[*?\[\]\\]|\.index|\.data-")
 
 
 @contextlib.contextmanager
@@ -79,22 +71,9 @@ class Checkpointer(Callback):
         if not session.run(self._weights_are_finite):
             raise RunError(f"the weights are not finite after update step {self.global_step}: they are not saved")
         with disk_errors_told("the checkpoint"):
-            self._saver.save(session, str(self._directory / _NAME), self.global_step, write_meta_graph=False)
+            self._saver.save(session, str(self._directory / NAME), self.global_step, write_meta_graph=False)
             logger.info(f"Checkpoint of step {self.global_step} saved.")
         remove_old(self._directory, self._max_to_keep)
-
-
-def saved_steps(directory: Path) -> list[int]:
-    """The global steps of a directory's checkpoints, rising."""
-    return sorted(step for path, step in checkpoint_files(directory) if path.suffix == ".index")
-
-
-def checkpoint_files(directory: Path) -> Iterator[tuple[Path, int | None]]:
-    """The files of a directory's checkpoints, with their steps; None for what a save that was killed has left."""
-    for path in directory.glob(f"{_NAME}-*"):
-        match = _FILE.fullmatch(path.name)
-        if match and path.is_file():
-            yield path, int(match[1]) if match[2] is None else None
 
 
 def remove_old(directory: Path, max_to_keep: int) -> None:
@@ -105,51 +84,6 @@ def remove_old(directory: Path, max_to_keep: int) -> None:
         if step not in keep:
             with disk_errors_told(f"the removal of {path.name}"):
                 path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def plain_name(prefix: str) -> Iterator[str]:
-    """A checkpoint's name that its readers take as it is, while the block runs, whatever its directory's name.
-
-    Raises:
-        UsageError: the checkpoint's own name is a pattern.
-    """
-    directory, name = os.path.split(os.path.abspath(prefix))
-    if _MISREAD.search(name):
-        raise UsageError(f"TensorFlow takes the checkpoint's name {prefix} for a pattern: rename its files")
-    if not _MISREAD.search(directory):
-        yield prefix
-        return
-    descriptor = os.open(directory, os.O_PATH)
-    try:
-        yield f"/proc/self/fd/{descriptor}/{name}"
-    finally:
-        os.close(descriptor)
-
-
-def newest_whole(directory: Path) -> str | None:
-    """Find the newest checkpoint that can be read to its end; None if there is none at all.
-
-    Raises:
-        UsageError: there are some, but none of them is whole.
-    """
-    steps = saved_steps(directory)
-    for step in reversed(steps):
-        prefix = str(directory / f"{_NAME}-{step}")
-        try:
-            with plain_name(prefix) as name:
-                reader = tf.train.load_checkpoint(name)
-                for variable in reader.get_variable_to_shape_map():
-                    reader.get_tensor(variable)  # its checksum is verified
-            return prefix
-        except Exception as error:  # TensorFlow's reader raises many kinds
-            logger.warn(f"checkpoint {prefix} is not whole ({first_line(error)}): the one before is tried")
-    if steps:
-        raise UsageError(
-            f"none of the {len(steps)} checkpoints in {directory} is whole: take another copy, or start anew "
-            "with another --output"
-        )
-    return None
 
 
 def mend_stats(directory: Path, step: int) -> None:

@@ -7,7 +7,7 @@ import math
 import os
 
 from a3c.config import NO_GPU, Config
-from a3c.learning.model import session_config
+from a3c.policy.session import session_config
 from a3c.system.machine import named_gpus
 
 import tensorflow as tf

@@ -1,4 +1,4 @@
-"""The tensorpack model of a network, and what runs a network's graph."""
+"""The tensorpack model of a network."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from a3c.config import Config
 from a3c.learning.losses import clipped_is_losses, clipped_surrogate_losses, vtrace, vtrace_losses
 from a3c.learning.soap import SoapOptimizer
 from a3c.policy.frame_statistics import FrameStatistics
-from a3c.policy.networks import NETWORKS, build_network
+from a3c.policy.graph import build_network
+from a3c.policy.networks import NETWORKS
 from a3c.simulation.messages import TRUNCATED
 from atari_wrapper import STATE_SHAPE, mix_colours
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import config_pb2
 from tensorpack import ModelDesc, tfv1
 from tensorpack.tfutils import optimizer
-from tensorpack.tfutils.common import get_default_sess_config
 from tensorpack.tfutils.gradproc import GlobalNormClip, MapGradient
 from tensorpack.tfutils.summary import add_moving_summary
 
@@ -150,22 +149,3 @@ def make_mixer(session: tfv1.Session, state: tf.Tensor) -> Callable[[np.ndarray]
         return lambda images: images
     axis = session.run("input/axis:0")
     return partial(mix_colours, weights=axis / np.maximum(axis, 0).sum())
-
-
-def session_config(cores: int) -> tfv1.ConfigProto:
-    """The session's configuration: one thread to an operation, as many operations at a time as there are usable cores,
-    and at most half of a GPU's memory."""
-    config = get_default_sess_config(0.5)
-    config.intra_op_parallelism_threads = 1
-    config.inter_op_parallelism_threads = cores
-    return config
-
-
-def make_policy(session: tfv1.Session, state: tf.Tensor, outputs: list[tf.Tensor]):
-    """Make a fast callable ``states -> [policy, value]``, which runs on the thread that calls it.
-
-    Feeds and fetches are resolved once, not at each call.
-    """
-    options = config_pb2.CallableOptions(feed=[state.name], fetch=[tensor.name for tensor in outputs])
-    options.run_options.inter_op_thread_pool = -1
-    return session._make_callable_from_options(options)

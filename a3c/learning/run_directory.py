@@ -14,9 +14,9 @@ from pathlib import Path
 
 from a3c.config import Config
 from a3c.errors import UsageError
-from a3c.learning.checkpoint import checkpoint_files, newest_whole, plain_name, saved_steps
 from a3c.run_files import CONFIG_FILE, STATS_FILE, file_name
 from a3c.system.files import alone_in, make_writable, output_errors_told, whole_file
+from a3c.weights.checkpoints import checkpoint_files, newest_whole, plain_name, saved_steps
 
 _LOG_FILE = "log.log"
 

@@ -3,7 +3,7 @@
 Drawn from the ``stats.json`` of the runs' output directories. Runs whose settings differ in nothing but the seed are
 one curve, their mean, in a band from the least to the most. A training has its own drawn by a process of its own:
 
-    python -m a3c.reports.curves RUN PARENT_PID
+    python -m a3c.reports.curves RUN
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from typing import NamedTuple
 from a3c.config import Config
 from a3c.errors import UsageError, first_line
 from a3c.run_files import CONFIG_FILE, STATS_FILE
-from a3c.simulation.nursery import die_with_parent
 from a3c.system.files import whole_file
 
 import numpy as np
@@ -215,7 +214,6 @@ def plot_runs(directories: list[Path]) -> Path:
 
 
 if __name__ == "__main__":
-    die_with_parent(int(sys.argv[2]))
     os.nice(19)  # the training comes first
     try:
         plot_runs([Path(sys.argv[1])])

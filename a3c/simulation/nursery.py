@@ -15,7 +15,6 @@ The two ends talk JSON over a socket pair that no other process has.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import select
@@ -24,6 +23,8 @@ import socket
 import subprocess
 import sys
 from typing import NamedTuple
+
+from a3c.system.processes import ONE_THREAD, die_with_parent, start_program
 
 _MESSAGE_BYTES = 1 << 16
 _CLOSE_TIMEOUT_S = 5.0
@@ -42,15 +43,10 @@ class Nursery:
 
     def __init__(self):
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "a3c.simulation.nursery", str(theirs.fileno()), str(os.getpid())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C and a closed terminal reach the owner only, who decides
-            env={**os.environ, **one_thread, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-        )
-        theirs.close()
+        with theirs:
+            self._process = start_program(
+                "a3c.simulation.nursery", theirs.fileno(), pass_fds=[theirs.fileno()], env=ONE_THREAD
+            )
 
     def fileno(self) -> int:
         """A descriptor that is readable when ``exits`` has something to tell."""
@@ -99,20 +95,6 @@ def _receive(sock: socket.socket) -> bytes:
         return sock.recv(_MESSAGE_BYTES)
     except ConnectionResetError:  # the other end has closed, and had not read all
         return b""
-
-
-def die_with_parent(parent_pid: int) -> None:
-    """Have the kernel kill this process when its parent's thread that made it ends; end now if it already has."""
-    try:
-        import prctl
-
-        prctl.set_pdeathsig(signal.SIGKILL)
-    except (ImportError, AttributeError):  # there is none, or something else has its name
-        pr_set_pdeathsig = 1
-        if ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed") from None
-    if os.getppid() != parent_pid:
-        os._exit(1)
 
 
 def _serve(sock: socket.socket) -> None:
@@ -170,7 +152,6 @@ def _serve(sock: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    die_with_parent(int(sys.argv[2]))
     # A simulator that gets its actions does not interrupt another one in the middle of its step.
     with contextlib.suppress(OSError):  # where that is not allowed, it is only slower
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from a3c.errors import RunError, problem
+
 # Asks the SDL library that is its first argument for the driver it would show a window with.
 _SDL_DRIVER = """
 import ctypes, sys
@@ -166,6 +168,16 @@ def _file_cache(stat: Path) -> int:
     """Bytes that a cgroup counts as used and the kernel frees when they are needed."""
     values = dict(line.split() for line in stat.read_text().splitlines()) if stat.is_file() else {}
     return int(values.get("total_inactive_file", values.get("inactive_file", 0)))
+
+
+@contextlib.contextmanager
+def packages_told():
+    """Tell in one line of packages that are there and cannot be loaded, errors of many kinds. Raises RunError."""
+    try:
+        yield
+    except Exception as error:
+        text = f"a package cannot be loaded: {problem(error)}; ./train-atari.py --task doctor tells which"
+        raise RunError(text) from error
 
 
 @contextlib.contextmanager

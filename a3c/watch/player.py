@@ -21,16 +21,16 @@ from typing import TYPE_CHECKING
 from a3c.errors import UsageError
 from a3c.playing.episode import Policy, Step, play_episode
 from a3c.seeds import Purpose, Seeds
-from a3c.simulation.nursery import die_with_parent
 from a3c.system.machine import quiet_stderr
 from a3c.watch.server import Broadcast, Server
+from a3c.weights.model_file import read_model
 from atari_wrapper import FRAMES_PER_S, make_player
 
 import cv2
 import numpy as np
 
 if TYPE_CHECKING:  # TensorFlow, which takes seconds
-    from a3c.weights.model_file import FilePolicy
+    from a3c.weights.file_policy import FilePolicy
 
 _POLL_S = 0.5
 _CATCH_UP_S = 0.25  # a player that was held up makes up for so much
@@ -149,7 +149,7 @@ class NewestPolicy:
 
     def reload(self) -> bool:
         """Take the file's weights if they are new; tell whether there are any."""
-        from a3c.weights.model_file import FilePolicy, read_model
+        from a3c.weights.file_policy import FilePolicy
 
         try:
             status = os.stat(self._path)
@@ -193,11 +193,10 @@ def watch_training(listener: socket.socket, model_path: str, env_id: str, seed: 
             pass
 
 
-def _main(descriptor: str, parent_pid: str, model_path: str, env_id: str, seed: str) -> None:
-    die_with_parent(int(parent_pid))
+def _main(descriptor: str, model_path: str, env_id: str, seed: str) -> None:
     cv2.setNumThreads(1)
     with quiet_stderr():
-        from a3c.weights import model_file  # noqa: F401  takes seconds, which would be minutes at the lowest priority
+        from a3c.weights import file_policy  # noqa: F401  takes seconds, which would be minutes at the lowest priority
     os.nice(_NICENESS)  # of this thread, and of all that it starts from here on
     with contextlib.suppress(OSError):  # it then takes what the training leaves, and never interrupts it
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
+from a3c.system.processes import ONE_THREAD, start_program
 from a3c.watch.server import address
 
 from tensorpack import Callback
@@ -28,20 +27,11 @@ class Watcher(Callback):
         self._process: subprocess.Popen | None = None
 
     def _before_train(self):
-        arguments = (self._listener.fileno(), os.getpid(), self._model_path.resolve(), self._env_id, self._seed)
-        one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        descriptor = self._listener.fileno()
+        arguments = (descriptor, self._model_path.resolve(), self._env_id, self._seed)
         with self._listener:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "a3c.watch.player", *map(str, arguments)],
-                pass_fds=[self._listener.fileno()],
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the learner
-                env={
-                    **os.environ,
-                    **one_thread,
-                    "CUDA_VISIBLE_DEVICES": "",
-                    "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
-                },
+            self._process = start_program(
+                "a3c.watch.player", *arguments, pass_fds=[descriptor], env={**ONE_THREAD, "CUDA_VISIBLE_DEVICES": ""}
             )
             logger.info(f"watch it at {address(self._listener)}")
 

@@ -1,4 +1,4 @@
-"""Model files: reading, writing and checking them, and the policy that one holds.
+"""Model files: reading, writing and checking them.
 
 A file is an ``.npz`` of the network's variables under the original's names, with one more entry that says what they
 are: network, environment and protocol, steps, score, versions, and which weights its training began from. The
@@ -13,18 +13,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from a3c.errors import UsageError, first_line
-from a3c.learning.checkpoint import plain_name
-from a3c.learning.model import make_policy, session_config
-from a3c.policy.networks import NETWORKS, build_network
+from a3c.policy.networks import NETWORKS
 from a3c.run_files import CONFIG_FILE
 from a3c.system.files import whole_file
+from a3c.weights.checkpoints import read_variables
 from a3c.weights.kinds import is_table, kind_of_file
 from a3c.weights.metadata import parse, training_of
-from atari_wrapper import STATE_SHAPE, Protocol
+from atari_wrapper import Protocol
 
 import numpy as np
-import tensorflow as tf
-from tensorpack import tfv1
 
 METADATA_KEY = "metadata"
 
@@ -110,13 +107,7 @@ def _read_npz(path: str) -> dict[str, np.ndarray]:
 
 def _read_checkpoint(prefix: str) -> dict[str, np.ndarray]:
     names = {name for network in NETWORKS.values() for name in network.variable_shapes(1)}
-    with plain_name(prefix) as readable:
-        try:
-            reader = tf.train.load_checkpoint(readable)
-            arrays = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map() if name in names}
-        except Exception as error:  # TensorFlow's reader raises many kinds, IndexError for data that is cut
-            raise UsageError(f"{prefix} is no readable checkpoint ({first_line(error)})") from None
-    return arrays | {METADATA_KEY: _said_beside(prefix)}
+    return read_variables(prefix, names) | {METADATA_KEY: _said_beside(prefix)}
 
 
 def _said_beside(prefix: str) -> str:
@@ -160,34 +151,3 @@ def check_model(model: ModelFile, protocol: Protocol, network: str) -> None:
         )
     if network not in ("auto", model.network):
         raise UsageError(f"{model.path} holds the network {model.network}, not {network}: leave --network out")
-
-
-class FilePolicy:
-    """The policy of a model file, ``states -> [policy, value]``, in a session of its own, on the thread that calls.
-
-    Attributes:
-        metadata: of the file whose weights it has now.
-    """
-
-    def __init__(self, model: ModelFile, cores: int):
-        with tf.Graph().as_default():
-            state = tfv1.placeholder(tf.uint8, (None, *STATE_SHAPE), "state")
-            logits, value = build_network(NETWORKS[model.network], state, model.num_actions)
-            self._session = tfv1.Session(config=session_config(cores))
-            self._variables = tfv1.global_variables()
-            self._policy = make_policy(self._session, state, [tf.nn.softmax(logits), value])
-        self.load(model)
-
-    def load(self, model: ModelFile) -> None:
-        """Take the weights of this file, which is of the same network and as many actions, from now on."""
-        self.metadata = model.metadata
-        for variable in self._variables:
-            variable.load(model.variables[variable.op.name], self._session)
-
-    def __call__(self, states: np.ndarray) -> list[np.ndarray]:
-        return self._policy(states)
-
-
-def load_policy(model: ModelFile, cores: int) -> FilePolicy:
-    """Build the network of a model file in a session of its own; returns ``states -> [policy, value]``."""
-    return FilePolicy(model, cores)

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from a3c.errors import UsageError
-from a3c.learning.checkpoint import newest_whole
+from a3c.weights.checkpoints import newest_whole
 from a3c.weights.kinds import archive_members
 
 _MAX_LISTED = 10

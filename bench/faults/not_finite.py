@@ -6,7 +6,7 @@ import random
 import re
 from pathlib import Path
 
-from a3c.learning.checkpoint import newest_whole, saved_steps
+from a3c.weights.checkpoints import newest_whole, saved_steps
 from a3c.weights.model_file import read_model
 from a3c.weights.paths import expand
 from bench.faults.trial import EPOCH_UPDATES, Trials, expect_end, train, without_traceback

@@ -8,7 +8,7 @@ import signal
 import time
 from pathlib import Path
 
-from a3c.learning.checkpoint import newest_whole, saved_steps
+from a3c.weights.checkpoints import newest_whole, saved_steps
 from a3c.weights.model_file import read_model
 from bench.command_line import ROOT, SHORT, start, stats
 from bench.faults.trial import (
