@@ -1,4 +1,7 @@
-"""Simulators: the processes that play. A nursery forks them, a ``SimulatorMaster`` talks to them.
+"""Simulators: the processes that play, and the fork server that they come from. A ``SimulatorMaster`` talks to them.
+
+As a program this is the fork server, which a ``Nursery`` starts: it imports the games once and forks a simulator
+whenever it is asked to.
 
 A simulator process plays a block of E games in step. After each step it pushes one message, the newest frames,
 rewards and ends of its games, and waits for their actions:
@@ -9,8 +12,14 @@ rewards and ends of its games, and waits for their actions:
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import json
 import os
+import select
+import signal
+import socket
+import sys
 import traceback
 
 from a3c.simulation.messages import (
@@ -25,6 +34,8 @@ from a3c.simulation.messages import (
     encode_step,
     identity,
 )
+from a3c.simulation.nursery import receive_packet
+from a3c.system.processes import die_with_parent
 from atari_wrapper import FRAME_SHAPE
 
 import cv2
@@ -143,3 +154,63 @@ class SimulatorProcess:
 def run_simulator(spec: dict) -> None:
     """Run a simulator in this process; ``spec`` holds the fields of ``SimulatorSpec``."""
     SimulatorProcess(SimulatorSpec(**spec)).run()
+
+
+def serve(sock: socket.socket) -> None:
+    """Fork simulators as the owner at the other end asks for, until it closes its end; then kill them."""
+    children: dict[int, tuple[int, int]] = {}  # pid -> (index, life)
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_read, False)
+    os.set_blocking(wake_write, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    nursery_pid = os.getpid()
+    while True:
+        ready, _, _ = select.select([sock, wake_read], [], [])
+        if wake_read in ready:
+            os.read(wake_read, 4096)
+            while children:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    break
+                with contextlib.suppress(BrokenPipeError):  # the owner is closing: the next packet is the end
+                    sock.send(json.dumps([*children.pop(pid), os.waitstatus_to_exitcode(status)]).encode())
+        if sock in ready:
+            packet = receive_packet(sock)
+            if not packet:
+                break
+            message = json.loads(packet)
+            if "kill" in message:
+                for pid, (index, _) in children.items():
+                    if index == message["kill"]:
+                        os.kill(pid, signal.SIGKILL)
+                continue
+            spec = message["spawn"]
+            pid = os.fork()
+            if pid == 0:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for descriptor in (sock.fileno(), wake_read, wake_write):
+                    os.close(descriptor)
+                sock.detach()
+                status = 1
+                try:
+                    die_with_parent(nursery_pid)
+                    run_simulator(spec)
+                    status = 0
+                finally:
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                    os._exit(status)
+            children[pid] = (spec["index"], spec["life"])
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+    for pid in children:
+        os.waitpid(pid, 0)
+
+
+if __name__ == "__main__":
+    # A simulator that gets its actions does not interrupt another one in the middle of its step.
+    with contextlib.suppress(OSError):  # where that is not allowed, it is only slower
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    serve(socket.socket(fileno=int(sys.argv[1])))

@@ -98,7 +98,7 @@ class Run:
 
     def simulators(self) -> list[int]:
         """Those of them that play."""
-        return [pid for pid in self.alive() if b"a3c.simulation.nursery" in _parents_command(pid)]
+        return [pid for pid in self.alive() if b"simulator" in _parents_command(pid)]
 
     def wait_all_gone(self, timeout_s: float) -> bool:
         """Wait until none is alive; tell whether that came within the time."""

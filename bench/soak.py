@@ -28,7 +28,7 @@ _SAMPLES = 120
 def sample(learner: psutil.Process) -> dict[str, dict[str, float]]:
     """What each of a run's processes holds now: unique memory in MB, open files, threads."""
     children = [child for child in learner.children() if child.status() != psutil.STATUS_ZOMBIE]
-    nursery = [child for child in children if "a3c.simulation.nursery" in " ".join(child.cmdline())]
+    nursery = [child for child in children if "simulator" in child.cmdline()]
     simulators = [process for parent in nursery for process in parent.children()]
     processes = {"learner": learner, "nursery": nursery[0]} | {
         f"simulator {number}": process for number, process in enumerate(sorted(simulators, key=lambda p: p.pid))
