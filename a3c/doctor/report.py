@@ -24,7 +24,7 @@ from a3c.system import machine
 SECONDS = 2.5  # of each of the six measurements; the whole then takes half a minute
 _FORWARD_BATCHES = (32, 128)
 _MOST_ACTIONS = 18  # that a game has
-# How much of the limit training reached with each network, on two cores (README, "Performance").
+# How much of the limit training reached with each network, on two cores (docs/performance.md).
 _REACHED = {"small": 0.71, "small-ln": 0.63, "nature": 0.71, "batch-a3c": 0.86}
 _WIDTHS = (40, 100)  # of the text, at least and at most
 _LABEL = "{:<5} {:<10} "
