@@ -17,7 +17,7 @@ from a3c.system.machine import usable_cores
 from a3c.system.stopping import StopRequest
 from a3c.watch import player as watch
 from a3c.weights.metadata import describe
-from a3c.weights.model_file import FilePolicy, ModelFile, check_model, environment_of, load_policy, read_model
+from a3c.weights.model_file import FilePolicy, ModelFile, check_model, environment_of, read_model
 from a3c.weights.paths import choose, expand
 from atari_wrapper import Protocol, get_protocol
 
@@ -51,7 +51,7 @@ def _load_agent(path: str, config: Config) -> tuple[Protocol, FilePolicy]:
     """A model file's protocol and policy. Raises UsageError as ``_check_agent`` does."""
     model, protocol = _check_agent(path, config)
     learner.usable_gpus(config)
-    return protocol, load_policy(model, usable_cores())
+    return protocol, FilePolicy(model, usable_cores())
 
 
 def _directory(config: Config, protocol: Protocol) -> Path:
@@ -106,7 +106,7 @@ def _evaluate(
 
         try:
             scores = common.evaluate(
-                load_policy(model, usable_cores()),
+                FilePolicy(model, usable_cores()),
                 {"env_id": protocol.env},
                 config.episode,
                 2 * usable_cores(),

@@ -10,7 +10,7 @@ import itertools
 from pathlib import Path
 
 from a3c.system.machine import usable_cores
-from a3c.weights.model_file import check_model, load_policy, read_model
+from a3c.weights.model_file import FilePolicy, check_model, read_model
 from atari_wrapper import FRAMES_PER_S, get_protocol, make_player
 from common import play_episode
 
@@ -45,7 +45,7 @@ def animate(model_path: str, path: Path, skip_steps: int, steps: int, seed: int)
     )  # fmt: skip
     gif.send(None)
     try:
-        episode = play_episode(player, load_policy(model, usable_cores()), np.random.default_rng(seed), seed)
+        episode = play_episode(player, FilePolicy(model, usable_cores()), np.random.default_rng(seed), seed)
         shown = 0
         for step in itertools.islice(episode, skip_steps, skip_steps + steps):
             frame = np.ascontiguousarray(player.render())

@@ -19,7 +19,7 @@ from a3c.reports.scores import Scores
 from a3c.seeds import Purpose, Seeds
 from a3c.system.files import whole_file
 from a3c.system.machine import usable_cores
-from a3c.weights.model_file import load_policy, read_model
+from a3c.weights.model_file import FilePolicy, read_model
 from bench import harness
 from bench.command_line import hear_signals
 from common import EVALUATION, Policy, evaluate, greedy_actions, sampled_actions
@@ -97,7 +97,7 @@ def score(env_id: str, output: Path, episodes: int = EPISODES, most_steps: int =
         seeds = Seeds(SEED, Purpose.EVALUATION)
         return _of(evaluate(policy, player_args, episodes, 2 * usable_cores(), seeds, choose=choose))
 
-    trained = load_policy(model, usable_cores())
+    trained = FilePolicy(model, usable_cores())
     epochs = json.loads((output / "stats.json").read_text())
     return {
         "random": play(uniform, sampled_actions),

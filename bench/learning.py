@@ -29,7 +29,7 @@ from a3c.reports.curves import STYLES, draw_band
 from a3c.seeds import Purpose, Seeds
 from a3c.system.files import whole_file
 from a3c.system.machine import usable_cores
-from a3c.weights.model_file import load_policy, read_model
+from a3c.weights.model_file import FilePolicy, read_model
 from bench import games, harness
 from bench.command_line import hear_signals
 from common import EVALUATION, evaluate, greedy_actions, sampled_actions
@@ -126,7 +126,7 @@ def final_scores(experiment: Experiment, output: Path, seed: int) -> dict:
     if steps := experiment.sampled_steps:
         player_args["max_episode_steps"], choose = steps, sampled_actions
         protocol = f"sampled actions, episodes cut at {steps} steps"
-    policy, seeds = load_policy(model, usable_cores()), Seeds(seed, Purpose.EVALUATION)
+    policy, seeds = FilePolicy(model, usable_cores()), Seeds(seed, Purpose.EVALUATION)
     scores = evaluate(policy, player_args, experiment.episodes, 2 * usable_cores(), seeds, choose=choose)
     return {
         "protocol": protocol,

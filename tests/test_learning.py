@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from a3c.seeds import Purpose, Seeds
-from a3c.weights.model_file import load_policy, read_model
+from a3c.weights.model_file import FilePolicy, read_model
 from bench.command_line import start
 from common import evaluate, sampled_actions
 
@@ -66,7 +66,7 @@ def test_ninety_seconds_of_training_beat_the_untrained_policy(tmp_path):
                 policy, PLAYER_ARGS, EPISODES, processes=4, seeds=Seeds(1, Purpose.EVALUATION), choose=sampled_actions
             ).scores
         )
-        for name, policy in {"trained": load_policy(model, 2), "untrained": untrained}.items()
+        for name, policy in {"trained": FilePolicy(model, 2), "untrained": untrained}.items()
     }
     p = permutation_p(scores["trained"], scores["untrained"], rng)
     print({name: (s.mean(), s.std()) for name, s in scores.items()}, "p", p)

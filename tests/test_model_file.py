@@ -12,7 +12,7 @@ from pathlib import Path
 from a3c.config import UsageError
 from a3c.policy.networks import NETWORKS
 from a3c.weights import model_file
-from a3c.weights.model_file import check_model, environment_of, load_policy, read_model, write_model
+from a3c.weights.model_file import FilePolicy, check_model, environment_of, read_model, write_model
 from atari_wrapper import FRAME_SHAPE, IMAGE_SIZE, STATE_SHAPE, Protocol
 
 import numpy as np
@@ -84,7 +84,7 @@ def test_batch_a3c_is_told_by_its_shapes_and_plays_the_golden_policy(file):
     np.savez(file, **golden_variables())
     model = read_model(str(file))
     assert model[2:5] == ("batch-a3c", 4, {})
-    policy, value = load_policy(model, cores=1)(golden_inputs()[0])
+    policy, value = FilePolicy(model, cores=1)(golden_inputs()[0])
     np.testing.assert_allclose(policy, GOLDEN["policy"], rtol=1e-4)
     np.testing.assert_allclose(value, GOLDEN["value"], rtol=1e-4, atol=1e-6)
 
@@ -351,7 +351,7 @@ def test_a_file_that_does_not_say_its_game_may_be_named_after_it(tmp_path, name,
         environment_of(read_model(str(tmp_path / f"{name}.npz")), None)
 
 
-# check_model and load_policy
+# check_model and FilePolicy
 
 ACTIONS = ("NOOP", "FIRE", "RIGHT", "LEFT")
 
@@ -399,14 +399,14 @@ def test_a_frame_with_one_lit_pixel_is_a_frame(file, pixel):
     write_model(file, variables, {"network": "small"})
     states = np.zeros((1, *STATE_SHAPE), np.uint8)
     states[(0, *pixel)] = 1
-    probabilities, _ = load_policy(read_model(str(file)), cores=1)(states)
+    probabilities, _ = FilePolicy(read_model(str(file)), cores=1)(states)
     np.testing.assert_allclose(probabilities, literal_small_network(variables, states)[0], rtol=1e-4)
 
 
 def test_loaded_policy_is_the_literal_forward_pass(file):
     variables = small_variables()
     write_model(file, variables, {"network": "small"})
-    policy = load_policy(read_model(str(file)), cores=1)
+    policy = FilePolicy(read_model(str(file)), cores=1)
     for batch_size in (1, 5):
         states = np.random.default_rng(batch_size).integers(0, 256, (batch_size, *STATE_SHAPE), np.uint8)
         for row, absent in enumerate((0, 1, 2, 3)[:batch_size]):

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from a3c.seeds import Purpose, Seeds
-from a3c.weights.model_file import check_model, load_policy, read_model
+from a3c.weights.model_file import FilePolicy, check_model, read_model
 from atari_wrapper import get_protocol
 from common import evaluate
 
@@ -34,5 +34,5 @@ def test_a_model_says_what_it_is_and_how_it_was_scored(path):
 
 
 def test_pong_plays():
-    policy = load_policy(read_model(str(MODELS / "Pong-v0.npz")), 2)
+    policy = FilePolicy(read_model(str(MODELS / "Pong-v0.npz")), 2)
     assert evaluate(policy, {"env_id": "Pong-v0"}, 4, processes=4, seeds=Seeds(1, Purpose.EVALUATION)).mean > 10

@@ -34,10 +34,10 @@ sys.exit(stop.exit_status)
 WHILE_A_POLICY_RUNS = """
 import signal, sys
 sys.path.insert(0, sys.argv[1])
-from a3c.weights.model_file import load_policy, read_model
+from a3c.weights.model_file import FilePolicy, read_model
 from a3c.system.stopping import StopRequest
 import numpy as np
-policy = load_policy(read_model(sys.argv[1] + "/models/Pong-v0.npz"), 1)
+policy = FilePolicy(read_model(sys.argv[1] + "/models/Pong-v0.npz"), 1)
 StopRequest().defer()
 heard = []
 signal.signal(signal.SIGALRM, lambda *_: heard.append(1))

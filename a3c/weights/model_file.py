@@ -185,8 +185,3 @@ class FilePolicy:
 
     def __call__(self, states: np.ndarray) -> list[np.ndarray]:
         return self._policy(states)
-
-
-def load_policy(model: ModelFile, cores: int) -> FilePolicy:
-    """Build the network of a model file in a session of its own; returns ``states -> [policy, value]``."""
-    return FilePolicy(model, cores)
