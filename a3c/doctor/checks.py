@@ -83,21 +83,17 @@ def packages(requirements: Path = REQUIREMENTS) -> list[Check]:
     """The versions of the installed packages, against those tested together and what the packages themselves need."""
     from packaging.requirements import Requirement
 
-    wanted = {name: Requirement(text) for name, text in _read(requirements).items()}
+    wanted = [Requirement(text) for name, text in _read(requirements).items() if _installed(name)]
+    needs = [("the suite", requirement) for requirement in wanted]
+    for package in wanted:
+        all_needs = map(Requirement, importlib.metadata.requires(package.name) or [])
+        needs += [(package.name, need) for need in all_needs if not need.marker or need.marker.evaluate({"extra": ""})]
     wrong = []
-    for name, requirement in wanted.items():
-        if (version := _installed(name)) is None:
-            continue
-        if not requirement.specifier.contains(version, prereleases=True):
-            text = f"{name} {version} is installed, {requirement.specifier} was tested"
-            wrong.append(Check("packages", FAIL, text, f"{PIP} '{requirement}'"))
-        for needed in map(Requirement, importlib.metadata.requires(name) or []):
-            if needed.marker and not needed.marker.evaluate({"extra": ""}):
-                continue
-            found = _installed(needed.name)
-            if found is None or not needed.specifier.contains(found, prereleases=True):
-                text = f"{name} needs {needed.name}{needed.specifier}, {found or 'nothing'} is installed"
-                wrong.append(Check("packages", FAIL, text, f"{PIP} '{needed.name}{needed.specifier}'"))
+    for who, need in needs:
+        found = _installed(need.name)
+        if found is None or not need.specifier.contains(found, prereleases=True):
+            text = f"{who} needs {need.name}{need.specifier}, {found or 'nothing'} is installed"
+            wrong.append(Check("packages", FAIL, text, f"{PIP} '{need.name}{need.specifier}'"))
     text = f"Python {sys.version.split()[0]}, TensorFlow {_installed('tensorflow')}; all {len(wanted)} as tested"
     return wrong or [Check("packages", OK, text)]
 
