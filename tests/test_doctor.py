@@ -290,5 +290,5 @@ def test_load_tensorflow_counts_weights(monkeypatch):
     num_gpus, names, weights = doctor._load_tensorflow(Config())
     assert len(names) == num_gpus
     assert 6e5 < weights["small"] < 8e5
-    assert 8e5 < weights["nature"] < 9.5e5
+    assert 9e5 < weights["nature"] < 1e6
     assert 3e6 < weights["batch-a3c"] < 4e6

@@ -26,8 +26,7 @@ from a3c.acting.predictor import Actions, Predictor, Request
 from a3c.acting.stall import StallError
 from a3c.acting.unroll import Batch, BatchPool, MakeBatch, Transitions, UnrollBatch, UnrollBuilder, WholeUnrolls
 from a3c.config import Config, RunError
-from a3c.learning.model import make_mixer, make_policy
-from a3c.policy.networks import NETWORKS
+from a3c.learning.model import make_policy
 from a3c.seeds import Purpose, Seeds
 from a3c.simulation.master import SimulatorMaster
 from a3c.simulation.messages import RUNNING, StepBlock
@@ -71,7 +70,6 @@ class ActorMaster(Callback):
         self._devices = inference_devices
         self._updates_per_step = updates_per_step
         self._stop_request = stop
-        self._state_shape = NETWORKS[config.network].state_shape
         simulators = len(master.envs_per_simulator)
         self._builders: list[UnrollBuilder | None] = [None] * simulators
         self._scores: list[np.ndarray | None] = [None] * simulators
@@ -84,9 +82,9 @@ class ActorMaster(Callback):
         predictors = len(inference_devices) * config.predictor_thread_per_gpu
         pool_rng, *rngs = (seeds.generator(part) for part in range(1 + predictors))
         if config.correction == "vtrace":
-            items = WholeUnrolls(config.local_time_max, self._state_shape)
+            items = WholeUnrolls(config.local_time_max)
         else:
-            items = Transitions(config.gamma, config.gae_lambda, config.normalize_advantages, self._state_shape)
+            items = Transitions(config.gamma, config.gae_lambda, config.correction == "clipped-surrogate")
         self._pool = BatchPool(items, config.batch_size, config.pool_states, config.sample_reuse, pool_rng)
         self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Actions] = queue.SimpleQueue()
@@ -97,7 +95,6 @@ class ActorMaster(Callback):
                 self._answers,
                 master.envs_per_simulator,
                 config.predict_batch_size,
-                self._state_shape,
             )
             for rng in rngs
         ]
@@ -200,7 +197,6 @@ class ActorMaster(Callback):
     def _before_train(self):
         self.steps, self.emulator_frames, *_ = (int(value) for value in self.trainer.sess.run(self._progress))
         self.updates = self.global_step * self._updates_per_step
-        self._mix_colours = make_mixer(self.trainer.sess, self._towers[0].input_tensors[0])
         targets = [("master", self._run_master, ()), ("sender", self._run_sender, ())]
         predictors = iter(self._predictors)
         for tower in self._towers:
@@ -299,7 +295,7 @@ class ActorMaster(Callback):
             block = self._master.receive(_POLL_S)
             self.simulator_wait_s += time.perf_counter() - start
             if block is not None:
-                self._on_step(block._replace(frames=self._mix_colours(block.frames)))
+                self._on_step(block)
 
     def _on_step(self, block: StepBlock) -> None:
         self.emulator_frames += block.emulator_frames
@@ -328,7 +324,7 @@ class ActorMaster(Callback):
     def _begin_life(self, block: StepBlock) -> np.ndarray:
         # A new builder: a predictor may still be at work on the one of the life that ended.
         index = block.index
-        self._builders[index] = UnrollBuilder(len(block.ends), self._config.local_time_max, self._state_shape)
+        self._builders[index] = UnrollBuilder(len(block.ends), self._config.local_time_max)
         self._scores[index] = np.zeros(len(block.ends))
         self._held = [request for request in self._held if request.index != index]
         return self._builders[index].start(block.frames)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import NamedTuple
 
 from a3c.simulation.messages import RUNNING, TERMINATED, TRUNCATED
-from atari_wrapper import FRAME_HISTORY, STATE_SHAPE, stack_frames
+from atari_wrapper import FRAME_SHAPE, STATE_SHAPE, stack_frames
 
 import numpy as np
 
@@ -23,7 +23,7 @@ class Unroll(NamedTuple):
     """T consecutive steps of E games. Views of a builder's arrays: good until its next ``push``.
 
     Attributes:
-        states: uint8 ``[T + 1, E, 84, 84, 4 C]`` of C colours; the last is the one after the T steps.
+        states: uint8 ``[T + 1, E, 84, 84, 12]``; the last is the one after the T steps.
         actions: int32 ``[T, E]``.
         mus: behaviour probability of the action, float32 ``[T, E]``.
         values: value predicted when acting, float32 ``[T, E]``.
@@ -47,7 +47,7 @@ class Batch(NamedTuple):
     """What the learner takes: B transitions, in the order of the model's inputs.
 
     Attributes:
-        states: uint8 ``[B, 84, 84, 4 C]`` of C colours.
+        states: uint8 ``[B, 84, 84, 12]``.
         actions: int32 ``[B]``.
         returns: the value's target, float32 ``[B]``.
         advantages: return - value predicted when acting, float32 ``[B]``; perhaps normalised.
@@ -67,7 +67,7 @@ class UnrollBatch(NamedTuple):
     """What the learner takes if it works out the returns itself (V-trace): N unrolls of one game each.
 
     Attributes:
-        states: uint8 ``[N, T + 1, 84, 84, 4 C]`` of C colours; the last is the one after the T steps.
+        states: uint8 ``[N, T + 1, 84, 84, 12]``; the last is the one after the T steps.
         actions: int32 ``[N, T]``.
         rewards: clipped rewards, float32 ``[N, T]``.
         ends: how the episode went on after the step, uint8 ``[N, T]``.
@@ -136,12 +136,11 @@ class UnrollBuilder:
     the newest step belongs to the predictor, which calls ``decide``.
     """
 
-    def __init__(self, num_envs: int, unroll_steps: int, state_shape: tuple[int, int, int] = STATE_SHAPE):
+    def __init__(self, num_envs: int, unroll_steps: int):
         steps, shape = unroll_steps, (unroll_steps + 1, num_envs)
         self._steps = steps
         self._t = 0
-        self._colours = state_shape[-1] // FRAME_HISTORY
-        self._states = aligned_empty((*shape, *state_shape), np.uint8)
+        self._states = aligned_empty((*shape, *STATE_SHAPE), np.uint8)
         self._actions = np.zeros(shape, np.int32)
         self._mus = np.zeros(shape, np.float32)
         self._values = np.zeros(shape, np.float32)
@@ -150,14 +149,10 @@ class UnrollBuilder:
         self._ends = np.zeros(shape, np.uint8)
 
     def start(self, frames: np.ndarray) -> np.ndarray:
-        """Forget everything and begin with first frames, uint8 ``[E, 84, 84, C]``. Returns the states.
-
-        Raises:
-            ValueError: the frames have other colours than the states.
-        """
+        """Forget everything and begin with first frames, uint8 ``[E, 84, 84, 3]``. Returns the states."""
         self._t = 0
         self._states[0] = 0
-        self._states[0, ..., -self._colours :] = frames
+        self._states[0, ..., -FRAME_SHAPE[-1] :] = frames
         return self._states[0]
 
     def decide(self, actions: np.ndarray, mus: np.ndarray, values: np.ndarray, version: int) -> None:
@@ -185,7 +180,7 @@ class UnrollBuilder:
         return Unroll(self._states, *columns, bootstrap_values=self._values[t])
 
     def push(self, frames: np.ndarray) -> np.ndarray:
-        """Open the next step with its newest frames, uint8 ``[E, 84, 84, C]``. Returns the states to act on."""
+        """Open the next step with its newest frames, uint8 ``[E, 84, 84, 3]``. Returns the states to act on."""
         if self._t == self._steps:
             for array in (
                 self._states, self._actions, self._mus, self._values, self._versions, self._rewards, self._ends
@@ -203,14 +198,7 @@ class Transitions:
 
     steps = 1
 
-    def __init__(
-        self,
-        gamma: float,
-        gae_lambda: float,
-        normalize_advantages: bool,
-        state_shape: tuple[int, int, int] = STATE_SHAPE,
-    ):
-        self._state_shape = state_shape
+    def __init__(self, gamma: float, gae_lambda: float, normalize_advantages: bool):
         self._gamma, self._gae_lambda, self._normalize = gamma, gae_lambda, normalize_advantages
 
     def cut(self, unroll: Unroll) -> Batch:
@@ -232,14 +220,14 @@ class Transitions:
 
     def empty(self, items: int) -> Batch:
         """Room for items."""
-        return empty_batch(items, self._state_shape)
+        return empty_batch(items)
 
 
 class WholeUnrolls:
     """Unrolls cut into those of single games: a pool's items for V-trace."""
 
-    def __init__(self, steps: int, state_shape: tuple[int, int, int] = STATE_SHAPE):
-        self.steps, self._state_shape = steps, state_shape
+    def __init__(self, steps: int):
+        self.steps = steps
 
     def cut(self, unroll: Unroll) -> UnrollBatch:
         """The unroll of each game."""
@@ -254,7 +242,7 @@ class WholeUnrolls:
         columns = (
             np.empty((items, self.steps), dtype) for dtype in (np.int32, np.float32, np.uint8, np.float32, np.int64)
         )
-        return UnrollBatch(aligned_empty((items, self.steps + 1, *self._state_shape), np.uint8), *columns)
+        return UnrollBatch(aligned_empty((items, self.steps + 1, *STATE_SHAPE), np.uint8), *columns)
 
 
 class BatchPool:
@@ -329,10 +317,10 @@ class BatchPool:
         return batch
 
 
-def empty_batch(size: int, state_shape: tuple[int, int, int] = STATE_SHAPE) -> Batch:
+def empty_batch(size: int) -> Batch:
     """A batch of ``size`` transitions, not initialised; its states are aligned."""
     return Batch(
-        aligned_empty((size, *state_shape), np.uint8),
+        aligned_empty((size, *STATE_SHAPE), np.uint8),
         np.empty(size, np.int32),
         *(np.empty(size, np.float32) for _ in range(3)),
         np.empty(size, np.int64),

@@ -34,7 +34,6 @@ _THREADS, _THREADS_PER_CORE, _THREADS_PER_SIMULATOR = 32, 4, 3
 _MEMORY_BYTES, _MEMORY_PER_SIMULATOR_BYTES, _MEMORY_PER_GAME_BYTES = 1.1e9, 15e6, 1.3e6
 _DISK_BYTES = 200e6  # events, logs, models
 _CHECKPOINT_BYTES_PER_WEIGHT = 12  # the weight and two moments, float32
-_BASES_BYTES_PER_WEIGHT = 10  # of SOAP, with the covariances
 _EVALUATION_GAMES = 8  # of each of its simulators
 
 # Its grandchild ends with its child, or else holds standard output open for some seconds.
@@ -332,8 +331,7 @@ def output(config: Config, weights: int) -> Check:
         free = shutil.disk_usage(place).free
     except OSError as error:
         return Check("output", FAIL, f"{place} cannot be written: {error.strerror}", "name another with --output")
-    each = _CHECKPOINT_BYTES_PER_WEIGHT + (_BASES_BYTES_PER_WEIGHT if config.optimizer == "soap" else 0)
-    needed = _DISK_BYTES + (config.max_to_keep + 1) * each * weights
+    needed = _DISK_BYTES + (config.max_to_keep + 1) * _CHECKPOINT_BYTES_PER_WEIGHT * weights
     text = f"{directory}: {free / 1e9:,.1f} GB free, a run needs about {needed / 1e9:,.1f} GB"
     if free >= needed:
         return Check("output", OK, text)

@@ -19,7 +19,7 @@ from pathlib import Path
 from a3c.acting.actor import ActorMaster
 from a3c.config import Config, RunError, Schedule, UsageError
 from a3c.learning.checkpoint import STATS_FILE, disk_errors_told
-from a3c.learning.model import make_mixer, make_policy
+from a3c.learning.model import make_policy
 from a3c.learning.run_directory import RunDirectory
 from a3c.policy.networks import NETWORKS
 from a3c.reports import curves
@@ -60,9 +60,7 @@ class Evaluator(Callback):
 
     def _before_train(self):
         state = self._predictor.input_tensors[0]
-        policy = make_policy(self.trainer.sess, state, self._predictor.output_tensors)
-        mix = make_mixer(self.trainer.sess, state)
-        self._policy = lambda states: policy(mix(states))
+        self._policy = make_policy(self.trainer.sess, state, self._predictor.output_tensors)
 
     def _trigger_epoch(self):
         self.newest = None

@@ -13,7 +13,7 @@ import os
 import socket
 
 from a3c.acting.actor import PROGRESS, ActorMaster
-from a3c.config import CONFIG_FILE, NO_GPU, Config, RunError, UsageError, first_line
+from a3c.config import CONFIG_FILE, NO_GPU, REMOVED, Config, RunError, UsageError, first_line
 from a3c.learning.callbacks import (
     CurveDrawer,
     Evaluator,
@@ -33,7 +33,7 @@ from a3c.learning.model import Model, session_config
 from a3c.learning.run_directory import RunDirectory
 from a3c.learning.status import StatusLine
 from a3c.policy.frame_statistics import frame_statistics
-from a3c.policy.networks import NETWORKS
+from a3c.policy.networks import NETWORKS, is_of_one_colour
 from a3c.seeds import Purpose, Seeds
 from a3c.simulation.master import SimulatorMaster
 from a3c.simulation.nursery import Nursery
@@ -63,7 +63,6 @@ from tensorpack.utils import logger
 
 HYPER_PARAM_FILE = "hyper.txt"
 _CUDA_VISIBLE_DEVICES = os.environ.get("CUDA_VISIBLE_DEVICES")  # as it was given
-_OPTIMIZERS = {"adam": "Adam", "soap": "SOAP"}
 # After each epoch, besides what the status line says; the statistics and TensorBoard have all.
 _PRINTED = ["^(steps|train_minutes|learning_rate|entropy|policy_loss|value_loss)$", "^(dropped_|simulator_|malformed_)"]
 
@@ -259,6 +258,8 @@ def _check_checkpoint(checkpoint: str, config: Config, num_actions: int, updates
     """
     reader = tf.train.load_checkpoint(checkpoint)
     shapes = reader.get_variable_to_shape_map()
+    if is_of_one_colour(shapes):
+        raise UsageError(f"the run in {config.directory} is of nature over one colour, which {REMOVED}")
     for name, shape in NETWORKS[config.network].variable_shapes(num_actions).items():
         if name not in shapes or tuple(shapes[name]) != shape:
             raise UsageError(
@@ -284,7 +285,7 @@ def describe(config: Config, cores: int) -> str:
         f"network {config.network}{settings}, {config.num_envs} games in {config.simulator_proc} simulators on {cores} "
         f"cores; unrolls of {config.local_time_max} steps, batches of {config.batch_size} states drawn from "
         f"{config.pool_states}, each used {config.sample_reuse}x; {config.correction}, gamma {config.gamma}, "
-        f"lambda {config.gae_lambda}; {_OPTIMIZERS[config.optimizer]} {config.learning_rate}, "
+        f"lambda {config.gae_lambda}; Adam {config.learning_rate}, "
         f"epsilon {config.adam_epsilon}, "
         f"gradient clip {config.gradient_clip} {config.gradient_clip_norm}; entropy {config.entropy_beta}"
     )

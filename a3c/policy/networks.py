@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from a3c.policy.frame_statistics import FrameStatistics
-from atari_wrapper import FRAME_HISTORY, FRAME_SHAPE, IMAGE_SIZE, STATE_SHAPE
+from atari_wrapper import FRAME_HISTORY, FRAME_SHAPE, STATE_SHAPE
 
 import numpy as np
 import tensorflow as tf
@@ -44,10 +44,6 @@ class Network:
         policy_scale, value_scale: variance scaling of the heads' initial weights; 2 in all other layers.
         normalize_input: whether the game's mean frame is subtracted and the rest divided by four deviations;
             else pixels / 255.
-        one_colour: with ``normalize_input``: whether a frame's three colours are mixed to one, by the game's principal
-            colour axis. That is done once for each frame, so that all that follows has a third of the bytes.
-        normalize_layers: whether what goes into a ReLU is normalised first, for each state over all of the layer's
-            units: layer normalisation (Ba et al. 2016) without gain and bias.
     """
 
     convs: tuple[Conv, ...]
@@ -56,20 +52,11 @@ class Network:
     policy_scale: float
     value_scale: float
     normalize_input: bool
-    one_colour: bool = False
-    normalize_layers: bool = False
-
-    @property
-    def state_shape(self) -> tuple[int, int, int]:
-        """Of what the training graph takes: 84, 84 and four frames of one or three colours."""
-        return (*IMAGE_SIZE, FRAME_HISTORY * (1 if self.one_colour else 3))
 
     def variable_shapes(self, num_actions: int) -> dict[str, tuple[int, ...]]:
         """Name and shape of each variable, in the order of the layers."""
-        size, _, channels = self.state_shape
+        size, _, channels = STATE_SHAPE
         shapes = {"input/mean": FRAME_SHAPE, "input/scale": ()} if self.normalize_input else {}
-        if self.one_colour:
-            shapes["input/axis"] = (3,)
         for conv in self.convs:
             shapes[f"{conv.name}/W"] = (conv.kernel, conv.kernel, channels, conv.channels)
             shapes[f"{conv.name}/b"] = (conv.channels,)
@@ -81,32 +68,7 @@ class Network:
         shapes["fc-v/W"], shapes["fc-v/b"] = (self.hidden, 1), (1,)
         return shapes
 
-    def axes(self, num_actions: int) -> dict[str, tuple[int, ...]]:
-        """Of each layer's weights, but the value's, the axes along which their gradients are correlated.
 
-        What it takes in and what it gives out; the hidden layer takes in so much that its places and its channels are
-        apart.
-        """
-        shapes = self.variable_shapes(num_actions)
-        layers = [*(conv.name for conv in self.convs), "fc0", "fc-pi"]
-        axes = {f"{layer}/W": (math.prod(shapes[f"{layer}/W"][:-1]), shapes[f"{layer}/W"][-1]) for layer in layers}
-        inputs, channels = axes["fc0/W"][0], self.convs[-1].channels
-        axes["fc0/W"] = (inputs // channels, channels, self.hidden)
-        return axes
-
-
-# Mnih et al. 2016, "A3C", section 8, over colour frames. A policy that starts out uniform explores.
-_SMALL = Network(
-    convs=(
-        Conv("conv0", 8, 16, stride=4, padding="VALID"),
-        Conv("conv1", 4, 32, stride=2, padding="VALID"),
-    ),
-    hidden=256,
-    prelu=False,
-    policy_scale=1e-4,
-    value_scale=1.0,
-    normalize_input=True,
-)
 NETWORKS = {
     # The original's, larger than the A3C paper's.
     "batch-a3c": Network(
@@ -122,8 +84,18 @@ NETWORKS = {
         value_scale=2.0,
         normalize_input=False,
     ),
-    "small": _SMALL,
-    "small-ln": dataclasses.replace(_SMALL, normalize_layers=True),
+    # Mnih et al. 2016, "A3C", section 8, over colour frames. A policy that starts out uniform explores.
+    "small": Network(
+        convs=(
+            Conv("conv0", 8, 16, stride=4, padding="VALID"),
+            Conv("conv1", 4, 32, stride=2, padding="VALID"),
+        ),
+        hidden=256,
+        prelu=False,
+        policy_scale=1e-4,
+        value_scale=1.0,
+        normalize_input=True,
+    ),
     # The convolutions of Mnih et al. 2015, "DQN", table of the methods, with half of the hidden units.
     "nature": Network(
         convs=(
@@ -136,12 +108,11 @@ NETWORKS = {
         policy_scale=1e-4,
         value_scale=1.0,
         normalize_input=True,
-        one_colour=True,
     ),
 }
 
 
-_UNKNOWN = FrameStatistics(np.zeros(FRAME_SHAPE, np.float32), 64.0, np.full(3, 3**-0.5, np.float32), 64.0)
+_UNKNOWN = FrameStatistics(np.zeros(FRAME_SHAPE, np.float32), 64.0)
 
 
 def _first_convolution(states: tf.Tensor, weights: tf.Tensor, conv: Conv, network: Network, statistics) -> tf.Tensor:
@@ -154,24 +125,14 @@ def _first_convolution(states: tf.Tensor, weights: tf.Tensor, conv: Conv, networ
     if not network.normalize_input:
         return tf.nn.conv2d(x, weights / 255.0, conv.stride, conv.padding)
     statistics = statistics or _UNKNOWN
-    std, colours = (statistics.axis_std, 1) if network.one_colour else (statistics.std, 3)
 
     def constant(name: str, value) -> tf.Tensor:
         with tfv1.variable_scope("input"):
             return tfv1.get_variable(name, initializer=tf.constant(value, tf.float32), trainable=False)
 
-    mean, scale = constant("mean", statistics.mean), constant("scale", _DEVIATIONS * std)
-    if network.one_colour:
-        axis = constant("axis", statistics.axis)
-        length = tf.reduce_sum(tf.nn.relu(axis))  # white is 255
-        mix = axis[:, None] / length
-        scale = scale / length
-        mean = tf.tensordot(mean, mix, 1)
-        if states.shape[-1] == STATE_SHAPE[-1]:  # frames that nobody has mixed yet
-            mixed = tf.matmul(tf.reshape(x, [-1, 3]), mix)
-            x = tf.reshape(tf.clip_by_value(tf.round(mixed), 0, 255), [-1, *network.state_shape])
+    mean, scale = constant("mean", statistics.mean), constant("scale", _DEVIATIONS * statistics.std)
     weights = weights / scale
-    k, channels = conv.kernel, conv.channels
+    k, colours, channels = conv.kernel, FRAME_SHAPE[-1], conv.channels
     per_frame = tf.reshape(weights, [k, k, FRAME_HISTORY, colours, channels])
     per_frame = tf.reshape(tf.transpose(per_frame, [0, 1, 3, 2, 4]), [k, k, colours, FRAME_HISTORY * channels])
     of_mean = tf.nn.conv2d(mean[None], per_frame, conv.stride, conv.padding)
@@ -183,14 +144,8 @@ def _first_convolution(states: tf.Tensor, weights: tf.Tensor, conv: Conv, networ
     return tf.nn.conv2d(x, weights, conv.stride, conv.padding) - offset
 
 
-def _normalize(x: tf.Tensor) -> tf.Tensor:
-    units = list(range(1, len(x.shape)))
-    centred = x - tf.reduce_mean(x, units, keepdims=True)
-    return centred * tf.math.rsqrt(tf.reduce_mean(tf.square(centred), units, keepdims=True) + 1e-5)
-
-
 def present(states: tf.Tensor) -> tf.Tensor:
-    """Which frames of a history of any colours are there, bool ``[B, 4]``: those that are not all zeros.
+    """Which frames of a history are there, bool ``[B, 4]``: those that are not all zeros.
 
     One row of pixels tells for most; the states for which it does not are searched whole.
     """
@@ -207,6 +162,11 @@ def present(states: tf.Tensor) -> tf.Tensor:
     return tf.tensor_scatter_nd_update(in_row, doubtful, searched) > 0
 
 
+def is_of_one_colour(shapes: dict[str, Sequence[int]]) -> bool:
+    """Whether variables of these shapes are those of ``nature`` as it once was, over one colour."""
+    return tuple(shapes.get("conv0/W", ())) == (8, 8, FRAME_HISTORY, 32)
+
+
 def build_network(
     network: Network, states: tf.Tensor, num_actions: int, statistics: FrameStatistics | None = None
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -214,7 +174,7 @@ def build_network(
 
     Args:
         network: which.
-        states: uint8 ``[B, 84, 84, 12]``, or of the network's ``state_shape``.
+        states: uint8 ``[B, 84, 84, 12]``.
         num_actions: A.
         statistics: initial values of a ``normalize_input`` network's constants, ``input/...``.
 
@@ -229,9 +189,6 @@ def build_network(
             weights = tfv1.get_variable("W", shapes[f"{layer}/W"], initializer=init)
             return weights, tfv1.get_variable("b", shapes[f"{layer}/b"], initializer=tfv1.zeros_initializer())
 
-    def activation(x: tf.Tensor) -> tf.Tensor:
-        return tf.nn.relu(_normalize(x) if network.normalize_layers else x)
-
     x = states
     for layer, conv in enumerate(network.convs):
         weights, bias = variables(conv.name)
@@ -239,7 +196,7 @@ def build_network(
             x = _first_convolution(x, weights, conv, network, statistics)
         else:
             x = tf.nn.conv2d(x, weights, conv.stride, conv.padding)
-        x = activation(tf.nn.bias_add(x, bias))
+        x = tf.nn.relu(tf.nn.bias_add(x, bias))
         if conv.pool > 1:
             x = tf.nn.max_pool2d(x, conv.pool, conv.pool, "VALID")
     x = tf.reshape(x, [-1, shapes["fc0/W"][0]])
@@ -250,7 +207,7 @@ def build_network(
             alpha = tfv1.get_variable("alpha", [], initializer=tfv1.constant_initializer(0.001))
         x = tf.nn.relu(x) - alpha * tf.nn.relu(-x)
     else:
-        x = activation(x)
+        x = tf.nn.relu(x)
     weights, bias = variables("fc-pi", network.policy_scale)
     logits = tf.matmul(x, weights) + bias
     weights, bias = variables("fc-v", network.value_scale)

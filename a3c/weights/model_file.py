@@ -12,10 +12,10 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from a3c.config import CONFIG_FILE, UsageError, first_line
+from a3c.config import CONFIG_FILE, REMOVED, REMOVED_NETWORK, UsageError, first_line
 from a3c.learning.checkpoint import plain_name
 from a3c.learning.model import make_policy, session_config
-from a3c.policy.networks import NETWORKS, build_network
+from a3c.policy.networks import NETWORKS, build_network, is_of_one_colour
 from a3c.system.files import whole_file
 from a3c.weights.kinds import is_table, kind_of_file
 from a3c.weights.metadata import parse, training_of
@@ -75,6 +75,10 @@ def read_model(path: str) -> ModelFile:
     except ValueError:
         raise UsageError(f"{path} is corrupt: its metadata is no JSON object; take another copy") from None
     arrays = {name.removesuffix(":0"): value for name, value in arrays.items() if np.asarray(value).dtype.kind in "fiu"}
+    if metadata.get("network") == REMOVED_NETWORK:
+        raise UsageError(f"{path} holds the network {REMOVED_NETWORK}, which {REMOVED}")
+    if is_of_one_colour({name: value.shape for name, value in arrays.items()}):
+        raise UsageError(f"{path} holds the network nature over one colour, which {REMOVED}")
     bias = arrays.get("fc-pi/b")
     num_actions = len(bias) if bias is not None and bias.ndim == 1 else 0
     problem, fewest = "it has no fc-pi/b", None
