@@ -2,8 +2,7 @@
 
 ``make_player`` builds one environment whose observation is the newest 84x84 RGB frame;
 ``stack_frames`` turns such frames into the network's state, the last four frames. The two are apart
-because only the newest frame crosses from a simulator to the learner. Between them ``mix_colours`` may
-make one colour of three.
+because only the newest frame crosses from a simulator to the learner.
 
 The protocol of the ``-v0`` ids: every action is repeated 2, 3 or 4 emulator frames at random, the emulator
 keeps the previous action with probability 0.25 (Machado et al. 2018, "Revisiting the ALE", section 5),
@@ -234,8 +233,8 @@ def stack_frames(previous: np.ndarray, frames: np.ndarray, first: np.ndarray, ou
     to the next pixel, and are written after it.
 
     Args:
-        previous: the states before, uint8 ``[E, 84, 84, 4 C]`` of C colours, C-contiguous.
-        frames: the newest frames, uint8 ``[E, 84, 84, C]``.
+        previous: the states before, uint8 ``[E, 84, 84, 12]``, C-contiguous.
+        frames: the newest frames, uint8 ``[E, 84, 84, 3]``.
         first: bool ``[E]``, true where the frame is the first of an episode: the history before it is zeros.
         out: where the new states go, like ``previous``, which it does not overlap.
     """
@@ -245,17 +244,3 @@ def stack_frames(previous: np.ndarray, frames: np.ndarray, first: np.ndarray, ou
         out[..., colour - colours] = frames[..., colour]
     for env in np.flatnonzero(first):
         out[env, ..., :-colours] = 0
-
-
-def mix_colours(images: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Make one colour of three: the weighted sum, rounded, of each pixel's red, green and blue.
-
-    Args:
-        images: frames or states, uint8 ``[..., 3 k]``, C-contiguous.
-        weights: float ``[3]``; the sum of those above zero is 1, so that zeros stay zeros and white does not saturate.
-
-    Returns:
-        uint8 ``[..., k]``.
-    """
-    pixels = images.reshape(-1, images.shape[-2], 3)
-    return cv2.transform(pixels, weights[None]).reshape(*images.shape[:-1], images.shape[-1] // 3)

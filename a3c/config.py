@@ -19,10 +19,11 @@ TASKS = ("train", "play", "eval", "dump_video", "info", "plot", "doctor")
 MODEL_TASKS = ("play", "eval", "dump_video", "info")  # which need --load
 DEFAULT_ENV = "Pong-v0"
 NO_GPU = "-1"  # of --gpu
-NETWORKS = ("batch-a3c", "small", "small-ln", "nature")
+NETWORKS = ("batch-a3c", "small", "nature")
 CORRECTIONS = ("clipped-is", "vtrace", "clipped-surrogate")
-OPTIMIZERS = ("adam", "soap")
 GRADIENT_CLIPS = ("per-tensor", "global-norm")
+REMOVED = "was removed; commit d80910a reads it"
+REMOVED_NETWORK, REMOVED_OPTIMIZER = "small-ln", "soap"
 _MAX_TOLD = 60  # characters of a value that is refused
 
 
@@ -123,9 +124,8 @@ class Config:
                                                  "(default: 4 on a GPU, 1 on the CPU)", low=1, high=64)
 
     network: str = _flag("auto", "learning", "batch-a3c is the original's; small is for machines without a GPU; "
-                         "small-ln is small with normalised layers; nature has twice its channels and sees one "
-                         "colour axis; auto takes batch-a3c with a GPU and small without, for training, and what "
-                         "the file holds for the other tasks",
+                         "nature has DQN's convolutions; auto takes batch-a3c with a GPU and small without, for "
+                         "training, and what the file holds for the other tasks",
                          choices=("auto", *NETWORKS), of_the_run=True)
     batch_size: int | None = _flag(None, "learning", "states in a learner update", low=1, high=65536)
     local_time_max: int | None = _flag(None, "learning", "steps in an unroll", low=1, high=4096)
@@ -135,7 +135,7 @@ class Config:
     correction: str | None = _flag(None, "learning", "how data of an older policy is corrected: clipped-is weighs the "
                                    "policy gradient with pi/mu clipped at 10, the original's; vtrace is IMPALA's, "
                                    "over whole unrolls with the learner's values; clipped-surrogate is the clipped "
-                                   "objective of PPO", choices=CORRECTIONS)
+                                   "objective of PPO, with the advantages of a pool normalised", choices=CORRECTIONS)
     max_policy_lag: int | None = _flag(None, "learning", "learner updates between acting and learning; what is older "
                                        "is dropped: with vtrace the whole unroll, and a batch that is mostly too old "
                                        "(default: no limit)", low=0)
@@ -143,14 +143,10 @@ class Config:
     pool_states: int | None = _flag(None, "learning", "states that batches are drawn from at random; equal to "
                                     "--batch-size: in the order of arrival", low=1, high=1 << 20)
     sample_reuse: int | None = _flag(None, "learning", "batches that each state is part of", low=1, high=64)
-    normalize_advantages: bool | None = _flag(None, "learning", "clipped-surrogate: give the advantages of a pool "
-                                              "mean 0 and deviation 1 (default: with clipped-surrogate)")
     learning_rate: Schedule | None = _flag(None, "learning", "VALUE[,UPDATE:VALUE...], in learner updates")
     entropy_beta: Schedule | None = _flag(None, "learning", "weight of the entropy: VALUE[,UPDATE:VALUE...]")
     value_weight: float | None = _flag(None, "learning", "weight of half the squared value error", low=0.0, high=100.0)
-    optimizer: str | None = _flag(None, "learning", "adam, or soap: Adam in the eigenbases of the gradient's "
-                                  "covariances", choices=OPTIMIZERS, of_the_run=True)
-    adam_epsilon: float | None = _flag(None, "learning", "epsilon of Adam, also within SOAP", low=1e-12, high=1.0)
+    adam_epsilon: float | None = _flag(None, "learning", "epsilon of Adam", low=1e-12, high=1.0)
     gradient_clip: str | None = _flag(None, "learning", "per-tensor clips each tensor's norm to NORM times its number "
                                       "of elements, the original's; global-norm clips the norm of all to NORM",
                                       choices=GRADIENT_CLIPS)
@@ -218,11 +214,6 @@ class Config:
             )
         if config.correction == "vtrace" and config.batch_size % config.local_time_max:
             raise UsageError(f"--correction vtrace learns from whole unrolls: {config._fitting_sizes()}")
-        surrogate = config.correction == "clipped-surrogate"
-        if config.normalize_advantages is None:
-            return dataclasses.replace(config, normalize_advantages=surrogate)
-        if config.normalize_advantages and not surrogate:
-            raise UsageError("--normalize-advantages needs --correction clipped-surrogate")
         return config
 
     def _fitting_sizes(self) -> str:
@@ -268,6 +259,9 @@ class Config:
             raise UsageError(f"{path} cannot be read ({reason}): {remedy}") from None
         if not isinstance(record, dict):
             raise UsageError(f"{path} holds no settings by name: {remedy}")
+        for name, value in (("network", REMOVED_NETWORK), ("optimizer", REMOVED_OPTIMIZER)):
+            if record.get(name) == value:
+                raise UsageError(f'{path}: "{name}" is "{value}", which {REMOVED}')
         values = {}
         for f in dataclasses.fields(self):
             # As typed; weights of its own; where it is by now; of that time; no training's.
@@ -328,7 +322,6 @@ _FEW_CORES = {
     "learning_rate": Schedule(5e-4, ((24_000, 2.5e-4), (40_000, 1e-4), (72_000, 3e-5))),
     "entropy_beta": Schedule(0.01, ((24_000, 0.005), (40_000, 0.002))),
     "value_weight": 0.5,
-    "optimizer": "adam",
     "adam_epsilon": 1e-5,
     "gradient_clip": "global-norm",
     "gradient_clip_norm": 0.5,
@@ -344,33 +337,11 @@ LEARNING_DEFAULTS = {
         "learning_rate": Schedule(1e-3, ((120_000, 3e-4), (720_000, 1e-4))),
         "entropy_beta": Schedule(0.01, ((480_000, 0.005),)),
         "value_weight": 1.0,
-        "optimizer": "adam",
         "adam_epsilon": 1e-3,
         "gradient_clip": "per-tensor",
         "gradient_clip_norm": 0.1,
     },
     "small": _FEW_CORES,
-    "small-ln": _FEW_CORES
-    | {
-        "batch_size": 512,
-        "queue_size": 1,
-        "optimizer": "soap",
-        # About 9 / updates.
-        "learning_rate": Schedule(
-            3e-3,
-            (
-                (4_500, 2e-3),
-                (7_000, 1.4e-3),
-                (9_500, 1e-3),
-                (13_000, 7e-4),
-                (18_000, 5e-4),
-                (26_000, 3.5e-4),
-                (36_000, 2.5e-4),
-                (52_000, 1.7e-4),
-            ),
-        ),
-        "entropy_beta": Schedule(0.01, ((9_000, 0.005), (20_000, 0.002))),
-    },
     "nature": _FEW_CORES
     | {
         "gae_lambda": 0.98,

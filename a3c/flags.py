@@ -58,7 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
         options = {"default": None, "help": f.metadata["help"].replace("%", "%%") + _default_text(f.name, f.default)}
         kind = f.type.split(" ")[0]
         if kind == "bool":
-            options["action"] = argparse.BooleanOptionalAction if f.default is None else "store_true"
+            options["action"] = "store_true"
         elif kind.startswith("tuple"):
             options |= {"nargs": "+", "metavar": "PATH"}
         else:

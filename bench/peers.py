@@ -52,7 +52,7 @@ _MEASURED_EPOCHS = 3  # of run_training, too
 # What both sides learn with, and the two that stand for the original's layout and queues. It had 66 batches in its
 # queues; 64 is the most that --queue-size takes.
 UNROLL_STEPS = 20
-LIKE_A2C = ("--correction", "clipped-is", "--no-normalize-advantages", "--sample-reuse", "1")
+LIKE_A2C = ("--correction", "clipped-is", "--sample-reuse", "1")
 LIKE_ORIGINAL = (*LIKE_A2C, "--gae-lambda", "1", "--local-time-max", "5", "--batch-size", "128", "--pool-states", "128")
 ORIGINAL_QUEUES = ("--predict-batch-size", "15", "--queue-size", "64")
 ORIGINAL_BATCH_STATES = 128

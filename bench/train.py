@@ -1,6 +1,6 @@
 """How much of what the cores can do does training deliver, from the game to the applied gradient?
 
-    python -m bench.train [--network small|small-ln|nature|batch-a3c] [--env Pong-v0] [--rounds 3]
+    python -m bench.train [--network small|nature|batch-a3c] [--env Pong-v0] [--rounds 3]
 
 Subject: the command line's ``--task train`` without evaluation; the speed is that of its epochs but the first.
 Limit: cores / (step + forward + sample_reuse x train), each part alone on one core and in its best batch: the step as
@@ -28,7 +28,7 @@ from bench import harness
 _SCRIPT = Path(__file__).resolve().parents[1] / "train-atari.py"
 _EPOCHS = 4
 _TIMEOUT_S = 1800
-_EPOCH_UPDATES = {"small": 160, "small-ln": 80, "nature": 160, "batch-a3c": 30}  # about 15 s on two cores
+_EPOCH_UPDATES = {"small": 160, "nature": 160, "batch-a3c": 30}  # about 15 s on two cores
 
 
 def limit(config: Config, seconds: float) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """What does --watch cost a training, while somebody watches?
 
-    python -m bench.watch [--network small|small-ln|nature|batch-a3c] [--env Pong-v0] [--rounds 5]
+    python -m bench.watch [--network small|nature|batch-a3c] [--env Pong-v0] [--rounds 5]
 
 Subject: ``--task train --watch PORT`` without evaluation, with one client at the page all the time. Limit: the same
 without. The speed is that of the epochs but the first, so that the start of the page's process does not count.

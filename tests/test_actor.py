@@ -24,10 +24,8 @@ from tensorpack.train import StopTraining
 
 
 def make_actor(envs_per_simulator: tuple[int, ...], lives: int = 0, **options) -> Actor:
-    options = {"local_time_max": 1, "batch_size": 1, "pool_states": 1, "sample_reuse": 1} | options
-    config = Config(
-        simulator_proc=len(envs_per_simulator), num_envs=sum(envs_per_simulator), normalize_advantages=False, **options
-    )
+    options = {"local_time_max": 1, "batch_size": 1, "pool_states": 1, "correction": "clipped-is"} | options
+    config = Config(simulator_proc=len(envs_per_simulator), num_envs=sum(envs_per_simulator), **options)
     master = SimpleNamespace(
         envs_per_simulator=envs_per_simulator, lives=lives, restarts=0, replace_dead=lambda: None, close=lambda: None
     )

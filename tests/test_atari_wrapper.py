@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from a3c.errors import UsageError
-from atari_wrapper import Player, get_protocol, make_player, mix_colours, stack_frames
+from atari_wrapper import Player, get_protocol, make_player, stack_frames
 
 import cv2
 import gymnasium
@@ -60,30 +60,27 @@ def test_frame_is_the_screen_resized(film):
 
 
 def literal_states(frames: np.ndarray, firsts: np.ndarray) -> np.ndarray:
-    """[T, 84, 84, C] -> [T, 84, 84, 4 C]: channel = C * history + colour, oldest first, zeros before a first frame."""
-    colours = frames.shape[-1]
-    states = np.zeros((*frames.shape[:3], 4 * colours), np.uint8)
+    """[T, 84, 84, 3] -> [T, 84, 84, 12]: channel = 3 * history + colour, oldest first, zeros before a first frame."""
+    states = np.zeros((*frames.shape[:3], 12), np.uint8)
     for t in range(len(frames)):
         for age in range(4):
             if age > t:
                 break
-            for colour in range(colours):
-                states[t, :, :, colours * (3 - age) + colour] = frames[t - age, :, :, colour]
+            for colour in range(3):
+                states[t, :, :, 3 * (3 - age) + colour] = frames[t - age, :, :, colour]
             if firsts[t - age]:
                 break
     return states
 
 
-@pytest.mark.parametrize("colours", [1, 3])
 @pytest.mark.parametrize("envs", [1, 3])
-def test_stack_frames(film, envs, colours):
+def test_stack_frames(film, envs):
     block = np.stack([np.roll(film[1], 7 * env, axis=0) for env in range(envs)], axis=1)  # [T, E, 84, 84, 3]
-    block = block[..., :colours]
     rng = np.random.default_rng(1)
     firsts = rng.random(block.shape[:2]) < 0.15
     firsts[0], firsts[1:6] = True, False
     # Of what was there nothing is left.
-    previous, states = rng.integers(0, 256, (2, envs, 84, 84, 4 * colours), dtype=np.uint8)
+    previous, states = rng.integers(0, 256, (2, envs, 84, 84, 12), dtype=np.uint8)
     expected = np.stack([literal_states(block[:, env], firsts[:, env]) for env in range(envs)], axis=1)
     for frames, first, state in zip(block, firsts, expected, strict=True):
         before = frames.copy(), previous.copy()
@@ -92,18 +89,6 @@ def test_stack_frames(film, envs, colours):
         np.testing.assert_array_equal(frames, before[0])
         np.testing.assert_array_equal(previous, before[1])
         previous, states = states, previous
-
-
-@pytest.mark.parametrize("weights", [(0.2, 0.5, 0.3), (1.0, -0.5, -0.25)])
-def test_mix_colours(film, weights):
-    # Two frames of a history; one is not there.
-    states = np.concatenate([film[1][:3], np.zeros_like(film[1][:3])], axis=-1)
-    mixed = mix_colours(states, np.array(weights))
-    assert mixed.shape == (*states.shape[:-1], 2)
-    assert mixed.dtype == np.uint8
-    exact = np.clip(film[1][:3].astype(np.float64) @ weights, 0, 255)
-    assert np.abs(mixed[..., 0] - exact).max() <= 0.51
-    assert not mixed[..., 1].any()
 
 
 # The FIRE reset.

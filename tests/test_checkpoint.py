@@ -6,7 +6,9 @@ import json
 import logging
 import sys
 
+from a3c.config import Config
 from a3c.errors import RunError, UsageError
+from a3c.learning import learner
 from a3c.learning.checkpoint import disk_errors_told, mend_stats, remove_old
 from a3c.weights.checkpoints import newest_whole, plain_name, read_variables, saved_steps
 
@@ -52,6 +54,15 @@ def test_the_newest_are_kept_and_what_failed_saves_left_is_removed(save, tmp_pat
         "checkpoint", "Pong-v0.npz", *(f"model-{step}.{part}" for step in (96, 1000) for part in
                                        ("index", "data-00000-of-00001")),
     }  # fmt: skip
+
+
+def test_a_run_of_nature_over_one_colour_is_not_resumed(tmp_path):
+    with tf.Graph().as_default(), tfv1.Session() as session:
+        weights = tfv1.get_variable("conv0/W", [8, 8, 4, 32])
+        session.run(weights.initializer)
+        prefix = tfv1.train.Saver().save(session, str(tmp_path / "model"), 8, write_meta_graph=False)
+    with pytest.raises(UsageError, match=r"nature over one colour, which was removed; commit d80910a reads it$"):
+        learner._check_checkpoint(prefix, Config(network="nature"), 6, 1)
 
 
 NOT_OURS = (

@@ -84,11 +84,9 @@ ORIGINAL = {
     "gamma": 0.99,
     "gae_lambda": 1.0,
     "correction": "clipped-is",
-    "normalize_advantages": False,
     "learning_rate": Schedule.parse("1e-3,120000:3e-4,720000:1e-4"),
     "entropy_beta": Schedule.parse("0.01,480000:0.005"),
     "value_weight": 1.0,
-    "optimizer": "adam",
     "adam_epsilon": 1e-3,
     "gradient_clip": "per-tensor",
     "gradient_clip_norm": 0.1,
@@ -117,6 +115,31 @@ def test_batch_a3c_is_the_originals(resolved, expected):
     assert {name: getattr(resolved, name) for name in expected} == expected
 
 
+def test_what_small_and_nature_learn_with():
+    small = {
+        "batch_size": 256,
+        "local_time_max": 64,
+        "gae_lambda": 0.95,
+        "correction": "clipped-surrogate",
+        "pool_states": 2560,
+        "sample_reuse": 1,
+        "queue_size": 2,
+        "learning_rate": Schedule.parse("5e-4,24000:2.5e-4,40000:1e-4,72000:3e-5"),
+        "entropy_beta": Schedule.parse("0.01,24000:0.005,40000:0.002"),
+        "value_weight": 0.5,
+        "adam_epsilon": 1e-5,
+        "gradient_clip": "global-norm",
+        "gradient_clip_norm": 0.5,
+    }
+    assert config.LEARNING_DEFAULTS["small"] == small
+    assert config.LEARNING_DEFAULTS["nature"] == small | {
+        "gae_lambda": 0.98,
+        "learning_rate": Schedule.parse("5e-4,12000:2.5e-4,36000:1e-4,64000:3e-5"),
+        "entropy_beta": Schedule.parse("0.01,16000:0.005,36000:0.002"),
+    }
+    assert (resolve("--network small").surrogate_clip, resolve("--network small").gamma) == (0.1, 0.99)
+
+
 @pytest.mark.parametrize("num_gpus", [0, 1])
 @pytest.mark.parametrize("network", config.NETWORKS)
 def test_resolved_leaves_nothing_open(network, num_gpus):
@@ -140,26 +163,16 @@ def test_deterministic_is_one_simulator_and_one_predictor(num_gpus):
 def test_what_is_given_is_kept(network):
     given_flags = (
         "--batch-size 128 --local-time-max 7 --gae-lambda 0.5 --correction clipped-surrogate --sample-reuse 3 "
-        "--pool-states 384 --no-normalize-advantages --learning-rate 0.5 --entropy-beta 0 "
-        "--value-weight 0.25 --optimizer soap --adam-epsilon 0.5 --gradient-clip global-norm --gradient-clip-norm 9 "
+        "--pool-states 384 --learning-rate 0.5 --entropy-beta 0 "
+        "--value-weight 0.25 --adam-epsilon 0.5 --gradient-clip global-norm --gradient-clip-norm 9 "
         "--steps-per-epoch 5 --eval-every 2 --eval-episode 3 "
         "--queue-size 7 --predictor-thread-per-gpu 2 --simulator-proc 5 --num-envs 11 --env Breakout-v0"
     )
     parsed = parse_args([*given_flags.split(), "--network", network])
     assert parsed.resolve(cores=2, num_gpus=1) == parsed
-    nothing = Config(gae_lambda=0.0, value_weight=0.0, eval_every=0, normalize_advantages=False)
+    nothing = Config(gae_lambda=0.0, value_weight=0.0, eval_every=0)
     resolved = nothing.resolve(cores=2, num_gpus=0)
     assert (resolved.gae_lambda, resolved.value_weight, resolved.eval_every) == (0, 0, 0)
-    assert resolved.normalize_advantages is False
-
-
-@pytest.mark.parametrize(
-    ("line", "normalized"),
-    [("", True), ("--correction clipped-is", False), ("--correction vtrace", False),
-     ("--network batch-a3c", False), ("--network batch-a3c --correction clipped-surrogate", True)],
-)  # fmt: skip
-def test_advantages_are_normalised_for_the_surrogate(line, normalized):
-    assert resolve(line).normalize_advantages is normalized
 
 
 @pytest.mark.parametrize(
@@ -208,7 +221,6 @@ def test_games_of_simulators(line, cores, games):
         ("--simulator-proc 4 --num-envs 3", ["--num-envs 3", "--simulator-proc 4"]),
         ("--pool-states 200", ["--pool-states 200", "--batch-size 256", "try 256"]),
         ("--pool-states 64 --batch-size 128", ["try 128"]),
-        ("--network batch-a3c --normalize-advantages", ["--normalize-advantages", "clipped-surrogate"]),
     ],
 )
 def test_resolve_refuses(line, named):
@@ -239,7 +251,7 @@ def test_the_environment_is_pong_where_none_is_named():
     assert parse_args([]).directory == resolve().directory == "train_log/train-atari-Pong-v0"
 
 
-@pytest.mark.parametrize("line", ["", "--gpu 0,1 --seed 3 --learning-rate 1e-3,5:1e-4 --no-normalize-advantages"])
+@pytest.mark.parametrize("line", ["", "--gpu 0,1 --seed 3 --learning-rate 1e-3,5:1e-4"])
 def test_saved_configuration_reads_back(line, tmp_path):
     resolved = resolve(line)
     path = tmp_path / CONFIG_FILE
@@ -288,7 +300,7 @@ def test_a_resumed_run_may_change_the_rest(line, tmp_path):
 
 
 def test_what_makes_a_runs_state_its_own():
-    assert {f.name for f in FIELDS if f.metadata.get("of_the_run")} == {"env", "seed", "network", "optimizer"}
+    assert {f.name for f in FIELDS if f.metadata.get("of_the_run")} == {"env", "seed", "network"}
 
 
 @pytest.mark.parametrize(("update", "value"), [(0, 0.1), (4, 0.1), (5, 0.0), (9, 0.0), (10, 0.2), (10**9, 0.2)])
@@ -302,8 +314,7 @@ REFUSED_VALUES = {
     "network": ["big", 1, ["small"], True],
     "env": [5, ["Pong-v0"], True],
     "gpu": [0, [0]],
-    "normalize_advantages": [1, 0.0, "true", []],
-    "deterministic": [1, "false"],
+    "deterministic": [1, 0.0, "true", []],
     "learning_rate": ["x", "0.1,5", [0.1], True, {}, -1, float("nan")],
 }
 
@@ -344,6 +355,7 @@ def test_no_field_is_resumed_with_a_value_of_another_type(field, tmp_path):
         ("batch_size", 65536, 65536),
         *((name, {"a": 1}, getattr(Config(), name)) for name in sorted(NOT_RESUMED - {"output"})),
         ("of_a_later_version", 1, None),
+        ("optimizer", "adam", None),  # of an earlier one
     ],
 )
 def test_values_that_can_be_resumed(name, value, taken, tmp_path):
@@ -351,6 +363,13 @@ def test_values_that_can_be_resumed(name, value, taken, tmp_path):
     resumed = parse_args(["--resume", "--output", str(tmp_path)])
     assert getattr(resumed, name, None) == taken
     assert type(getattr(resumed, name, None)) is type(taken)
+
+
+@pytest.mark.parametrize(("name", "value"), [("network", "small-ln"), ("optimizer", "soap")])
+def test_what_was_removed_is_refused_with_the_commit_that_reads_it(name, value, tmp_path):
+    (tmp_path / config.CONFIG_FILE).write_text(json.dumps({"env": "Pong-v0", name: value}))
+    with pytest.raises(UsageError, match=f'"{name}" is "{value}", which was removed; commit d80910a reads it$'):
+        parse_args(["--resume", "--output", str(tmp_path)])
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, "\ufeff{}", '{"learning_rate": "x"}'])

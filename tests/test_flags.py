@@ -52,8 +52,6 @@ PARSED = {
     "--task plot --output a b": {"output": ("a", "b"), "directory": "a"},
     "--task doctor": {"task": "doctor"},
     "--task eval --load B.npz --episode 100": {"task": "eval", "episode": 100},
-    "--normalize-advantages": {"normalize_advantages": True},
-    "--no-normalize-advantages": {"normalize_advantages": False},
     "--learning-rate 1e-3,5:1e-4": {"learning_rate": Schedule(1e-3, ((5, 1e-4),))},
     "--seed 2147483647": {"seed": 2**31 - 1},
 }
@@ -157,11 +155,8 @@ def test_limits(field, end):
 
 
 def test_defaults_are_told_for_each_network():
-    assert _default_text("queue_size", None) == " (default: 1 for batch-a3c and small-ln, 2 for small and nature)"
-    assert (
-        _default_text("gae_lambda", None)
-        == " (default: 1.0 for batch-a3c, 0.95 for small and small-ln, 0.98 for nature)"
-    )
+    assert _default_text("queue_size", None) == " (default: 1 for batch-a3c, 2 for small and nature)"
+    assert _default_text("gae_lambda", None) == " (default: 1.0 for batch-a3c, 0.95 for small, 0.98 for nature)"
     assert "the batch size for batch-a3c" in _default_text("pool_states", None)
     assert (_default_text("max_policy_lag", None), _default_text("episode", 100)) == ("", " (default: 100)")
     assert (_default_text("seed", 0), _default_text("overlay", False)) == (" (default: 0)", "")

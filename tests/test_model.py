@@ -8,7 +8,7 @@ from pathlib import Path
 
 from a3c.config import Config
 from a3c.learning.losses import vtrace
-from a3c.learning.model import Model, gradient_clip, make_mixer
+from a3c.learning.model import Model, gradient_clip
 from a3c.policy.networks import NETWORKS
 from a3c.simulation.messages import RUNNING, TERMINATED, TRUNCATED
 from atari_wrapper import STATE_SHAPE
@@ -23,21 +23,7 @@ from test_networks import PUBLISHED_SHAPES
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_batch_a3c.json").read_text())
 SMALL = Config(network="small").resolve(cores=1, num_gpus=0)
-SMALL_LN = Config(network="small-ln").resolve(cores=1, num_gpus=0)
 ORIGINAL = Config(network="batch-a3c").resolve(cores=1, num_gpus=0)
-
-
-def test_a_run_mixes_colours_as_the_graph_of_a_model_file_does():
-    states = np.random.default_rng(0).integers(0, 256, (2, *STATE_SHAPE), np.uint8)
-    with tf.Graph().as_default(), tfv1.Session() as session:
-        with tfv1.variable_scope("input"):
-            tfv1.get_variable("axis", initializer=np.float32([0.6, -0.64, 0.48]))
-        session.run(tfv1.global_variables_initializer())
-        mixed = make_mixer(session, tfv1.placeholder(tf.uint8, (None, *NETWORKS["nature"].state_shape)))(states)
-        as_they_are = make_mixer(session, tfv1.placeholder(tf.uint8, (None, *STATE_SHAPE)))(states)
-    exact = states.reshape(2, 84, 84, 4, 3).astype(np.float64) @ (0.6 / 1.08, -0.64 / 1.08, 0.48 / 1.08)
-    assert np.abs(mixed - np.clip(exact, 0, 255)).max() <= 0.51
-    np.testing.assert_array_equal(as_they_are, states)
 
 
 # What the original's own graph computes for weights and inputs that anyone can make again
@@ -238,19 +224,6 @@ def test_global_norm_clip(scale):
     norm = np.sqrt(sum((value**2).sum() for value in gradients.values()))
     for name, got in clipped(SMALL, gradients).items():
         np.testing.assert_allclose(got, gradients[name] * min(1, 0.5 / norm), rtol=1e-5)
-
-
-def test_optimizer_soap_is_given_the_networks_axes():
-    def build():
-        weights = {name: tfv1.get_variable(name, shape) for name, shape in [("fc0/W", (2592, 256)), ("fc0/b", (256,))]}
-        optimizer = Model(SMALL_LN, 4).optimizer()
-        optimizer.apply_gradients([(tf.zeros(variable.shape), variable) for variable in weights.values()])
-        return {variable.op.name: tf.shape(variable) for variable in tfv1.global_variables()}
-
-    names = run(build)
-    assert [names[f"fc0/W/soap_basis{axis}"].tolist() for axis in range(3)] == [[81, 81], [32, 32], [256, 256]]
-    assert "fc0/b/soap_moment" in names
-    assert "fc0/b/soap_basis0" not in names
 
 
 def test_optimizer_is_adam_with_the_configured_epsilon_after_the_clip():

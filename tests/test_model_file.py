@@ -115,9 +115,17 @@ GOOD = small_variables()
 WRONG_ARRAYS = {
     "empty": ({}, "no network"),
     "variable missing": (replaced(conv1__W=None), "conv1/W is missing"),
-    "nature without its axis": (
-        {name: value for name, value in nature_variables().items() if name != "input/axis"},
-        "as nature, input/axis is missing",
+    "nature without its mean": (
+        {name: value for name, value in nature_variables().items() if name != "input/mean"},
+        "as nature, input/mean is missing",
+    ),
+    "nature over one colour": (
+        nature_variables() | {"conv0/W": np.zeros((8, 8, 4, 32)), "input/axis": np.zeros(3)},
+        "nature over one colour, which was removed; commit d80910a reads it",
+    ),
+    "small-ln": (
+        replaced(metadata=np.array('{"network": "small-ln"}')),
+        "small-ln, which was removed; commit d80910a reads it",
     ),
     "no policy": (replaced(fc_pi__b=None), "fc-pi/b"),
     "policy's bias is a scalar": (replaced(fc_pi__b=np.float32(1)), "fc-pi/b"),
@@ -295,11 +303,11 @@ def copied(checkpoint, tmp_path) -> Path:
 
 
 def test_a_runs_checkpoint_is_what_its_configuration_says(copied):
-    """The shapes do not tell the networks small and small-ln apart."""
     config = copied.with_name("config.json")
+    config.write_text(json.dumps({"env": "Pong-v0", "network": "small", "seed": 3}))
+    assert read_model(str(copied))[2:5] == ("small", 4, {"env": "Pong-v0", "network": "small"})
     config.write_text(json.dumps({"env": "Pong-v0", "network": "small-ln", "seed": 3}))
-    model = read_model(str(copied))
-    assert model[2:5] == ("small-ln", 4, {"env": "Pong-v0", "network": "small-ln"})
+    assert "small-ln, which was removed; commit d80910a reads it" in refusal(copied)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"env": "Pong-v0"}', '{"env": 1, "network": []}', "\ud800"])

@@ -7,9 +7,9 @@ import math
 from a3c.config import Config
 from a3c.learning.model import Model
 from a3c.policy.frame_statistics import FrameStatistics
-from a3c.policy.graph import _first_convolution, build_network, present
+from a3c.policy.graph import _first_convolution, present
 from a3c.policy.networks import NETWORKS
-from atari_wrapper import FRAME_SHAPE, STATE_SHAPE, mix_colours
+from atari_wrapper import FRAME_SHAPE, STATE_SHAPE
 
 import numpy as np
 import pytest
@@ -19,7 +19,6 @@ from tensorpack import tfv1
 from tensorpack.tfutils import TowerContext
 
 SMALL = Config(network="small").resolve(cores=1, num_gpus=0)
-SMALL_LN = Config(network="small-ln").resolve(cores=1, num_gpus=0)
 NATURE = Config(network="nature").resolve(cores=1, num_gpus=0)
 ORIGINAL = Config(network="batch-a3c").resolve(cores=1, num_gpus=0)
 
@@ -52,8 +51,7 @@ def test_shapes_are_those_of_the_published_files(num_actions):
     assert sum(math.prod(shape) for shape in shapes.values()) == 3_382_850 + 513 * num_actions
 
 
-AXIS = np.array([0.6, 0.8, 0.0], np.float32)
-STATISTICS = FrameStatistics(np.random.default_rng(0).uniform(0, 255, FRAME_SHAPE).astype(np.float32), 60.0, AXIS, 70.0)
+STATISTICS = FrameStatistics(np.random.default_rng(0).uniform(0, 255, FRAME_SHAPE).astype(np.float32), 60.0)
 
 
 @pytest.mark.parametrize(
@@ -61,12 +59,7 @@ STATISTICS = FrameStatistics(np.random.default_rng(0).uniform(0, 255, FRAME_SHAP
     [
         (ORIGINAL, {}, {}),
         (SMALL, {"fc-pi": 1e-4, "fc-v": 1.0}, {"input/mean": STATISTICS.mean, "input/scale": 4 * 60}),
-        (SMALL_LN, {"fc-pi": 1e-4, "fc-v": 1.0}, {"input/mean": STATISTICS.mean, "input/scale": 4 * 60}),
-        (
-            NATURE,
-            {"fc-pi": 1e-4, "fc-v": 1.0},
-            {"input/mean": STATISTICS.mean, "input/scale": 4 * 70, "input/axis": AXIS},
-        ),
+        (NATURE, {"fc-pi": 1e-4, "fc-v": 1.0}, {"input/mean": STATISTICS.mean, "input/scale": 4 * 60}),
     ],
 )
 def test_initial_weights(config, scales, constants):
@@ -96,60 +89,16 @@ def test_initial_weights(config, scales, constants):
         np.testing.assert_array_equal(others[name], value)
 
 
-def test_small_ln_normalises_each_layer_of_each_state_before_its_relu():
-    r = np.random.default_rng(2)
-    states = r.integers(1, 256, (3, *STATE_SHAPE), np.uint8)
-    shapes = NETWORKS["small-ln"].variable_shapes(4)
-    weights = {name: r.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    weights |= {"input/mean": STATISTICS.mean, "input/scale": np.float32(4 * 60)}
-
-    with tf.Graph().as_default(), tfv1.Session() as session:
-        outputs = build_network(NETWORKS["small-ln"], tf.constant(states), 4)
-        session.run(tfv1.global_variables_initializer())
-        for variable in tfv1.global_variables():
-            variable.load(weights[variable.op.name], session)
-        logits, values = session.run(outputs)
-
-    def layer(x):
-        x = x - x.mean(axis=tuple(range(1, x.ndim)), keepdims=True)
-        return np.maximum(0, x / np.sqrt((x**2).mean(axis=tuple(range(1, x.ndim)), keepdims=True) + 1e-5))
-
-    def convolution(x, name, stride):
-        convolved = run(lambda: tf.nn.conv2d(x.astype(np.float32), weights[f"{name}/W"], stride, "VALID"))
-        return convolved + weights[f"{name}/b"]
-
-    pixels = (states - np.tile(STATISTICS.mean, 4)) / (4 * 60)
-    x = layer(convolution(layer(convolution(pixels, "conv0", 4)), "conv1", 2)).reshape(3, -1)
-    x = layer(x @ weights["fc0/W"] + weights["fc0/b"])
-    np.testing.assert_allclose(logits, x @ weights["fc-pi/W"] + weights["fc-pi/b"], rtol=1e-3, atol=1e-2)
-    np.testing.assert_allclose(values, (x @ weights["fc-v/W"] + weights["fc-v/b"])[:, 0], rtol=1e-3, atol=1e-2)
-
-
-def test_the_axes_of_a_network_are_those_of_its_layers():
-    assert NETWORKS["small-ln"].axes(4) == {
-        "conv0/W": (768, 16), "conv1/W": (256, 32), "fc0/W": (81, 32, 256), "fc-pi/W": (256, 4),
-    }  # fmt: skip
-    for network in NETWORKS.values():
-        shapes = network.variable_shapes(6)
-        assert all(math.prod(axes) == math.prod(shapes[name]) for name, axes in network.axes(6).items())
-
-
-@pytest.mark.parametrize(("name", "mixed"), [("small", False), ("nature", False), ("nature", True)])
-def test_the_first_convolution_sees_normalised_pixels(name, mixed):
+@pytest.mark.parametrize("name", ["small", "nature"])
+def test_the_first_convolution_sees_normalised_pixels(name):
     network, r = NETWORKS[name], np.random.default_rng(1)
-    conv, colours = network.convs[0], 1 if network.one_colour else 3
+    conv = network.convs[0]
     states = r.integers(1, 256, (3, *STATE_SHAPE), np.uint8)
     states[1, ..., :6] = 0  # two frames are from before its episode
-    weights = r.normal(size=(conv.kernel, conv.kernel, 4 * colours, conv.channels)).astype(np.float32)
-    mean, scale, seen = STATISTICS.mean, 4 * 60, states
-    if network.one_colour:
-        seen = mix_colours(states, AXIS / 1.4)
-        assert seen.shape[1:] == network.state_shape
-        mean, scale = mean @ AXIS[:, None] / 1.4, 4 * 70 / 1.4
-    frames = seen.reshape(3, 84, 84, 4, colours) - mean[:, :, None]
+    weights = r.normal(size=(conv.kernel, conv.kernel, 12, conv.channels)).astype(np.float32)
+    frames = states.reshape(3, 84, 84, 4, 3) - STATISTICS.mean[:, :, None]
     frames[1, ..., :2, :] = 0
-    pixels = frames.reshape(3, 84, 84, 4 * colours) / scale
-    states = seen if mixed else states
+    pixels = frames.reshape(states.shape) / (4 * 60)
     got, expected = run(
         lambda: (
             _first_convolution(tf.constant(states), tf.constant(weights), conv, network, STATISTICS),
@@ -159,11 +108,10 @@ def test_the_first_convolution_sees_normalised_pixels(name, mixed):
     np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("colours", [1, 3])
 @pytest.mark.parametrize("pixel", [(42, 7), (41, 83), (0, 0), (83, 83)])
-def test_a_frame_is_there_if_any_pixel_is_not_black(pixel, colours):
+def test_a_frame_is_there_if_any_pixel_is_not_black(pixel):
     there = np.array([[0, 0, 0, 1], [0, 0, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0], [1, 0, 0, 1]], bool)
-    states = np.zeros((5, 84, 84, 4 * colours), np.uint8)
+    states = np.zeros((5, *STATE_SHAPE), np.uint8)
     for state, frame in np.argwhere(there):
-        states[state, *pixel, colours * frame + colours // 2] = 1
+        states[state, *pixel, 3 * frame + 1] = 1
     np.testing.assert_array_equal(run(lambda: present(tf.constant(states))), there)

@@ -7,6 +7,7 @@ import threading
 from types import SimpleNamespace
 
 from a3c.acting.predictor import Predictor, Request, sample_actions
+from atari_wrapper import STATE_SHAPE
 
 import numpy as np
 import pytest
@@ -78,12 +79,9 @@ def test_an_action_of_probability_zero_is_never_drawn():
         np.testing.assert_array_equal(mus, policy[np.arange(len(policy)), actions])
 
 
-STATE_SHAPE = (2, 2, 1)
-
-
 def make_predictor(envs: tuple[int, ...], batch_size: int) -> Predictor:
     rng = np.random.default_rng(0)
-    return Predictor(rng, queue.SimpleQueue(), queue.SimpleQueue(), envs, batch_size, STATE_SHAPE)
+    return Predictor(rng, queue.SimpleQueue(), queue.SimpleQueue(), envs, batch_size)
 
 
 def request(index: int, envs: int, decided: list | None = None) -> Request:

@@ -36,6 +36,8 @@ import signal, sys
 sys.path.insert(0, sys.argv[1])
 from a3c.weights.file_policy import FilePolicy
 from a3c.weights.model_file import read_model
+from a3c.weights.model_file import read_model
+from a3c.weights.file_policy import FilePolicy
 from a3c.system.stopping import StopRequest
 import numpy as np
 policy = FilePolicy(read_model(sys.argv[1] + "/models/Pong-v0.npz"), 1)

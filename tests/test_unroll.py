@@ -125,9 +125,8 @@ class Tape:
     Each transition's action, mu, value and version tell its number, so that it is known wherever it turns up.
     """
 
-    def __init__(self, unroll_steps: int, envs: int, seed: int = 0, colours: int = 3):
-        self.builder = UnrollBuilder(envs, unroll_steps, (84, 84, 4 * colours))
-        self.frame_shape = (84, 84, colours)
+    def __init__(self, unroll_steps: int, envs: int, seed: int = 0):
+        self.builder = UnrollBuilder(envs, unroll_steps)
         self.rng = np.random.default_rng(seed)
         self.envs = envs
         self.decisions = 0
@@ -151,10 +150,10 @@ class Tape:
         return unroll
 
     def _frames(self, first) -> np.ndarray:
-        frames = self.rng.integers(1, 256, (self.envs, *self.frame_shape), np.uint8)
+        frames = self.rng.integers(1, 256, (self.envs, *FRAME_SHAPE), np.uint8)
         for env in range(self.envs):
             if first[env]:
-                self.history[env] = [np.zeros(self.frame_shape, np.uint8)] * 3
+                self.history[env] = [np.zeros(FRAME_SHAPE, np.uint8)] * 3
             self.history[env] = [*self.history[env][-3:], frames[env]]
         return frames
 
@@ -211,10 +210,9 @@ def test_unrolls_of_a_script(steps, script, expected):
         assert unroll.bootstrap_values == tape.decision(numbers[-1] + 1)[2]
 
 
-@pytest.mark.parametrize("colours", [1, 3])
-def test_batches_have_the_states_that_were_acted_on(colours):
-    tape, state_shape = Tape(unroll_steps=2, envs=2, colours=colours), (84, 84, 4 * colours)
-    transitions, unrolls = Transitions(0.9, 0.9, False, state_shape), WholeUnrolls(2, state_shape)
+def test_batches_have_the_states_that_were_acted_on():
+    tape = Tape(unroll_steps=2, envs=2)
+    transitions, unrolls = Transitions(0.9, 0.9, False), WholeUnrolls(2)
     tape.start()
     tape.step([R, T])
     tape.step([R, R])
@@ -227,11 +225,6 @@ def test_batches_have_the_states_that_were_acted_on(colours):
         if items is unrolls:
             shown = shown.swapaxes(0, 1)
         np.testing.assert_array_equal(cut.states, shown.reshape(cut.states.shape))
-
-
-def test_frames_of_other_colours_are_refused():
-    with pytest.raises(ValueError, match="broadcast"):
-        UnrollBuilder(2, 3, (84, 84, 4)).start(np.zeros((2, *FRAME_SHAPE), np.uint8))
 
 
 def test_rewards_are_clipped_and_belong_to_the_step_that_earned_them():

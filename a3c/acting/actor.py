@@ -27,7 +27,6 @@ from a3c.acting.collector import Collector
 from a3c.acting.predictor import Actions, Predictor, Request
 from a3c.config import Config
 from a3c.errors import RunError
-from a3c.policy.networks import NETWORKS
 from a3c.seeds import Purpose, Seeds
 from a3c.simulation.master import SimulatorMaster
 from a3c.system.clock import running_s
@@ -92,14 +91,13 @@ class Actor:
             stop: ends the batches.
         """
         self._config, self._master, self._stop_request = config, master, stop
-        state_shape = NETWORKS[config.network].state_shape
         # What is resumed has had lives of simulators before: it draws other numbers.
         seeds = Seeds(config.seed, Purpose.TRAINING_ACTIONS, master.lives)
         pool_rng, *rngs = (seeds.generator(part) for part in range(1 + devices * config.predictor_thread_per_gpu))
         if config.correction == "vtrace":
-            items = WholeUnrolls(config.local_time_max, state_shape)
+            items = WholeUnrolls(config.local_time_max)
         else:
-            items = Transitions(config.gamma, config.gae_lambda, config.normalize_advantages, state_shape)
+            items = Transitions(config.gamma, config.gae_lambda, config.correction == "clipped-surrogate")
         self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Actions] = queue.SimpleQueue()
         self.collector = Collector(
@@ -109,11 +107,10 @@ class Actor:
             config.pool_states > config.batch_size,
             self._requests,
             self._put,
-            state_shape,
         )
         sizes = master.envs_per_simulator
         self._predictors = [
-            Predictor(rng, self._requests, self._answers, sizes, config.predict_batch_size, state_shape) for rng in rngs
+            Predictor(rng, self._requests, self._answers, sizes, config.predict_batch_size) for rng in rngs
         ]
         self._batches = BatchQueue(None if config.deterministic else config.queue_size)
         self.recent_batches: deque[Batch | UnrollBatch] = deque(maxlen=1 if updates_per_step == 1 else
@@ -130,14 +127,13 @@ class Actor:
 
     # On the trainer's thread.
 
-    def start(self, policies: list[Callable], mix_colours: Callable[[np.ndarray], np.ndarray]) -> None:
+    def start(self, policies: list[Callable]) -> None:
         """Start the threads.
 
         Args:
             policies: one for each inference device: states to probabilities and values.
-            mix_colours: makes the network's colours of a frame's three.
         """
-        targets = [("master", self._run_master, (mix_colours,)), ("sender", self._run_sender, ())]
+        targets = [("master", self._run_master, ()), ("sender", self._run_sender, ())]
         threads_per_policy = self._config.predictor_thread_per_gpu
         for number, predictor in enumerate(self._predictors):
             args = (policies[number // threads_per_policy], lambda: self.updates, self._stop)
@@ -225,13 +221,13 @@ class Actor:
     def _stalled(self, stage: str) -> StallError:
         return StallError(stage, self._config.stall_timeout, self._master.restarts)
 
-    def _run_master(self, mix_colours: Callable[[np.ndarray], np.ndarray]) -> None:
+    def _run_master(self) -> None:
         while not self._stop.is_set():
             start = time.perf_counter()
             block = self._master.receive(_POLL_S)
             self.simulator_wait_s += time.perf_counter() - start
             if block is not None:
-                self.collector.on_step(block._replace(frames=mix_colours(block.frames)))
+                self.collector.on_step(block)
 
     def _put(self, batches: list[MakeBatch]) -> None:
         start = time.perf_counter()

@@ -19,7 +19,7 @@ class Batch(NamedTuple):
     """What the learner takes: B transitions, in the order of the model's inputs.
 
     Attributes:
-        states: uint8 ``[B, 84, 84, 4 C]`` of C colours.
+        states: uint8 ``[B, 84, 84, 12]``.
         actions: int32 ``[B]``.
         returns: the value's target, float32 ``[B]``.
         advantages: return - value predicted when acting, float32 ``[B]``; perhaps normalised.
@@ -39,7 +39,7 @@ class UnrollBatch(NamedTuple):
     """What the learner takes if it works out the returns itself (V-trace): N unrolls of one game each.
 
     Attributes:
-        states: uint8 ``[N, T + 1, 84, 84, 4 C]`` of C colours; the last is the one after the T steps.
+        states: uint8 ``[N, T + 1, 84, 84, 12]``; the last is the one after the T steps.
         actions: int32 ``[N, T]``.
         rewards: clipped rewards, float32 ``[N, T]``.
         ends: how the episode went on after the step, uint8 ``[N, T]``.
@@ -63,14 +63,7 @@ class Transitions:
 
     steps = 1
 
-    def __init__(
-        self,
-        gamma: float,
-        gae_lambda: float,
-        normalize_advantages: bool,
-        state_shape: tuple[int, int, int] = STATE_SHAPE,
-    ):
-        self._state_shape = state_shape
+    def __init__(self, gamma: float, gae_lambda: float, normalize_advantages: bool):
         self._gamma, self._gae_lambda, self._normalize = gamma, gae_lambda, normalize_advantages
 
     def cut(self, unroll: Unroll) -> Batch:
@@ -92,14 +85,14 @@ class Transitions:
 
     def empty(self, items: int) -> Batch:
         """Room for items."""
-        return empty_batch(items, self._state_shape)
+        return empty_batch(items)
 
 
 class WholeUnrolls:
     """Unrolls cut into those of single games: a pool's items for V-trace."""
 
-    def __init__(self, steps: int, state_shape: tuple[int, int, int] = STATE_SHAPE):
-        self.steps, self._state_shape = steps, state_shape
+    def __init__(self, steps: int):
+        self.steps = steps
 
     def cut(self, unroll: Unroll) -> UnrollBatch:
         """The unroll of each game."""
@@ -114,7 +107,7 @@ class WholeUnrolls:
         columns = (
             np.empty((items, self.steps), dtype) for dtype in (np.int32, np.float32, np.uint8, np.float32, np.int64)
         )
-        return UnrollBatch(aligned_empty((items, self.steps + 1, *self._state_shape), np.uint8), *columns)
+        return UnrollBatch(aligned_empty((items, self.steps + 1, *STATE_SHAPE), np.uint8), *columns)
 
 
 class BatchPool:
@@ -189,10 +182,10 @@ class BatchPool:
         return batch
 
 
-def empty_batch(size: int, state_shape: tuple[int, int, int] = STATE_SHAPE) -> Batch:
+def empty_batch(size: int) -> Batch:
     """A batch of ``size`` transitions, not initialised; its states are aligned."""
     return Batch(
-        aligned_empty((size, *state_shape), np.uint8),
+        aligned_empty((size, *STATE_SHAPE), np.uint8),
         np.empty(size, np.int32),
         *(np.empty(size, np.float32) for _ in range(3)),
         np.empty(size, np.int64),

@@ -34,7 +34,6 @@ class Collector:
         in_generations: bool,
         requests: queue.SimpleQueue[Request],
         put: Callable[[list[MakeBatch]], None],
-        state_shape: tuple[int, int, int],
     ):
         """
         Args:
@@ -45,9 +44,8 @@ class Collector:
                 policy, the newest, where free-running simulators would drift apart by whole pools.
             requests: what the predictors answer.
             put: gives the learner a pool's batches; returns when there is room for more.
-            state_shape: ``(H, W, C)``.
         """
-        self._unroll_steps, self._state_shape = unroll_steps, state_shape
+        self._unroll_steps = unroll_steps
         self._pool, self._in_generations = pool, in_generations
         self._requests, self._put = requests, put
         self._builders: list[UnrollBuilder | None] = [None] * len(envs_per_simulator)
@@ -92,7 +90,7 @@ class Collector:
     def _begin_life(self, block: StepBlock) -> np.ndarray:
         # A new builder: a predictor may still be at work on the one of the life that ended.
         index = block.index
-        self._builders[index] = UnrollBuilder(len(block.ends), self._unroll_steps, self._state_shape)
+        self._builders[index] = UnrollBuilder(len(block.ends), self._unroll_steps)
         self._scores[index] = np.zeros(len(block.ends))
         self._held = [request for request in self._held if request.index != index]
         return self._builders[index].start(block.frames)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from a3c.acting.unroll import UnrollBuilder, aligned_empty
+from atari_wrapper import STATE_SHAPE
 
 import numpy as np
 
@@ -21,7 +22,7 @@ class Request(NamedTuple):
     Attributes:
         index, life: of the simulator.
         builder: of its unrolls; its newest step is the predictor's until the actions are out.
-        states: of its games, uint8 ``[E, H, W, C]``.
+        states: of its games, uint8 ``[E, 84, 84, 12]``.
     """
 
     index: int
@@ -68,7 +69,6 @@ class Predictor:
         answers: queue.SimpleQueue[Actions],
         envs_per_simulator: Sequence[int],
         batch_size: int,
-        state_shape: tuple[int, ...],
     ):
         """
         Args:
@@ -77,14 +77,12 @@ class Predictor:
             answers: where it puts the actions.
             envs_per_simulator: how many states a request can have.
             batch_size: the most states of an inference, where not one request has more.
-            state_shape: ``(H, W, C)``.
         """
         self._rng = rng
         self._requests = requests
         self._answers = answers
         self._most_of_one = max(envs_per_simulator)
         self._batch_size = batch_size
-        self._state_shape = state_shape
         self.wait_s = 0.0
 
     def run(
@@ -96,11 +94,11 @@ class Predictor:
         """Act until ``stop`` is set.
 
         Args:
-            policy: states uint8 ``[B, H, W, C]`` to probabilities float32 ``[B, A]`` and values float32 ``[B]``.
+            policy: states uint8 ``[B, 84, 84, 12]`` to probabilities float32 ``[B, A]`` and values float32 ``[B]``.
             version: of the policy, the learner's updates up to now.
             stop: is looked at twice a second.
         """
-        several = aligned_empty((max(self._batch_size, self._most_of_one), *self._state_shape), np.uint8)
+        several = aligned_empty((max(self._batch_size, self._most_of_one), *STATE_SHAPE), np.uint8)
         while not stop.is_set():
             start = time.perf_counter()
             requests = self._take_requests()

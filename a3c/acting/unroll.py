@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from a3c.simulation.messages import RUNNING, TERMINATED, TRUNCATED
-from atari_wrapper import FRAME_HISTORY, STATE_SHAPE, stack_frames
+from atari_wrapper import FRAME_SHAPE, STATE_SHAPE, stack_frames
 
 import numpy as np
 
@@ -20,7 +20,7 @@ class Unroll(NamedTuple):
     """T consecutive steps of E games. Views of a builder's arrays: good until its next ``push``.
 
     Attributes:
-        states: uint8 ``[T + 1, E, 84, 84, 4 C]`` of C colours; the last is the one after the T steps.
+        states: uint8 ``[T + 1, E, 84, 84, 12]``; the last is the one after the T steps.
         actions: int32 ``[T, E]``.
         mus: behaviour probability of the action, float32 ``[T, E]``.
         values: value predicted when acting, float32 ``[T, E]``.
@@ -90,12 +90,11 @@ class UnrollBuilder:
     the newest step belongs to the predictor, which calls ``decide``.
     """
 
-    def __init__(self, num_envs: int, unroll_steps: int, state_shape: tuple[int, int, int] = STATE_SHAPE):
+    def __init__(self, num_envs: int, unroll_steps: int):
         steps, shape = unroll_steps, (unroll_steps + 1, num_envs)
         self._steps = steps
         self._t = 0
-        self._colours = state_shape[-1] // FRAME_HISTORY
-        self._states = aligned_empty((*shape, *state_shape), np.uint8)
+        self._states = aligned_empty((*shape, *STATE_SHAPE), np.uint8)
         self._actions = np.zeros(shape, np.int32)
         self._mus = np.zeros(shape, np.float32)
         self._values = np.zeros(shape, np.float32)
@@ -104,14 +103,10 @@ class UnrollBuilder:
         self._ends = np.zeros(shape, np.uint8)
 
     def start(self, frames: np.ndarray) -> np.ndarray:
-        """Forget everything and begin with first frames, uint8 ``[E, 84, 84, C]``. Returns the states.
-
-        Raises:
-            ValueError: the frames have other colours than the states.
-        """
+        """Forget everything and begin with first frames, uint8 ``[E, 84, 84, 3]``. Returns the states."""
         self._t = 0
         self._states[0] = 0
-        self._states[0, ..., -self._colours :] = frames
+        self._states[0, ..., -FRAME_SHAPE[-1] :] = frames
         return self._states[0]
 
     def decide(self, actions: np.ndarray, mus: np.ndarray, values: np.ndarray, version: int) -> None:
@@ -139,7 +134,7 @@ class UnrollBuilder:
         return Unroll(self._states, *columns, bootstrap_values=self._values[t])
 
     def push(self, frames: np.ndarray) -> np.ndarray:
-        """Open the next step with its newest frames, uint8 ``[E, 84, 84, C]``. Returns the states to act on."""
+        """Open the next step with its newest frames, uint8 ``[E, 84, 84, 3]``. Returns the states to act on."""
         if self._t == self._steps:
             for array in (
                 self._states, self._actions, self._mus, self._values, self._versions, self._rewards, self._ends

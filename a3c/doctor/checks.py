@@ -35,7 +35,6 @@ _THREADS, _THREADS_PER_CORE, _THREADS_PER_SIMULATOR = 32, 4, 3
 _MEMORY_BYTES, _MEMORY_PER_SIMULATOR_BYTES, _MEMORY_PER_GAME_BYTES = 1.1e9, 15e6, 1.3e6
 _DISK_BYTES = 200e6  # events, logs, models
 _CHECKPOINT_BYTES_PER_WEIGHT = 12  # the weight and two moments, float32
-_BASES_BYTES_PER_WEIGHT = 10  # of SOAP, with the covariances
 _EVALUATION_GAMES = 8  # of each of its simulators
 
 # Its grandchild ends with its child, or else holds standard output open for some seconds.
@@ -84,21 +83,17 @@ def packages(requirements: Path = REQUIREMENTS) -> list[Check]:
     """The versions of the installed packages, against those tested together and what the packages themselves need."""
     from packaging.requirements import Requirement
 
-    wanted = {name: Requirement(text) for name, text in _read(requirements).items()}
+    wanted = [Requirement(text) for name, text in _read(requirements).items() if _installed(name)]
+    needs = [("the suite", requirement) for requirement in wanted]
+    for package in wanted:
+        all_needs = map(Requirement, importlib.metadata.requires(package.name) or [])
+        needs += [(package.name, need) for need in all_needs if not need.marker or need.marker.evaluate({"extra": ""})]
     wrong = []
-    for name, requirement in wanted.items():
-        if (version := _installed(name)) is None:
-            continue
-        if not requirement.specifier.contains(version, prereleases=True):
-            text = f"{name} {version} is installed, {requirement.specifier} was tested"
-            wrong.append(Check("packages", FAIL, text, f"{PIP} '{requirement}'"))
-        for needed in map(Requirement, importlib.metadata.requires(name) or []):
-            if needed.marker and not needed.marker.evaluate({"extra": ""}):
-                continue
-            found = _installed(needed.name)
-            if found is None or not needed.specifier.contains(found, prereleases=True):
-                text = f"{name} needs {needed.name}{needed.specifier}, {found or 'nothing'} is installed"
-                wrong.append(Check("packages", FAIL, text, f"{PIP} '{needed.name}{needed.specifier}'"))
+    for who, need in needs:
+        found = _installed(need.name)
+        if found is None or not need.specifier.contains(found, prereleases=True):
+            text = f"{who} needs {need.name}{need.specifier}, {found or 'nothing'} is installed"
+            wrong.append(Check("packages", FAIL, text, f"{PIP} '{need.name}{need.specifier}'"))
     text = f"Python {sys.version.split()[0]}, TensorFlow {_installed('tensorflow')}; all {len(wanted)} as tested"
     return wrong or [Check("packages", OK, text)]
 
@@ -337,8 +332,7 @@ def output(config: Config, weights: int) -> Check:
         free = shutil.disk_usage(place).free
     except OSError as error:
         return Check("output", FAIL, f"{place} cannot be written: {error.strerror}", "name another with --output")
-    each = _CHECKPOINT_BYTES_PER_WEIGHT + (_BASES_BYTES_PER_WEIGHT if config.optimizer == "soap" else 0)
-    needed = _DISK_BYTES + (config.max_to_keep + 1) * each * weights
+    needed = _DISK_BYTES + (config.max_to_keep + 1) * _CHECKPOINT_BYTES_PER_WEIGHT * weights
     text = f"{directory}: {free / 1e9:,.1f} GB free, a run needs about {needed / 1e9:,.1f} GB"
     if free >= needed:
         return Check("output", OK, text)

@@ -24,8 +24,6 @@ from a3c.system import machine
 SECONDS = 2.5  # of each of the six measurements; the whole then takes half a minute
 _FORWARD_BATCHES = (32, 128)
 _MOST_ACTIONS = 18  # that a game has
-# How much of the limit training reached with each network, on two cores (docs/performance.md).
-_REACHED = {"small": 0.71, "small-ln": 0.63, "nature": 0.71, "batch-a3c": 0.86}
 _WIDTHS = (40, 100)  # of the text, at least and at most
 _LABEL = "{:<5} {:<10} "
 _NARROW = 60
@@ -117,25 +115,18 @@ def estimate(parts: dict[str, float], transport_per_s: float, cores: int, num_gp
     return Estimate(rates[slowest], slowest, {name: rates[slowest] / rate for name, rate in rates.items()})
 
 
-def expectation(
-    found: Estimate, parts: dict[str, float], config: Config, cores: int, num_gpus: int
-) -> list[tuple[str, str]]:
+def expectation(found: Estimate, parts: dict[str, float], cores: int, num_gpus: int) -> list[tuple[str, str]]:
     """The lines about an estimate: names and texts."""
     times = " + ".join(f"{1e3 * part:.2f} ms {name}" for name, part in parts.items())
     shares = ", ".join(f"{name} {part:.0%}" for name, part in sorted(found.shares.items(), key=lambda item: -item[1]))
     if num_gpus:
         made_of = f"a state takes {times}; {_count(cores, 'core')}, {_count(num_gpus, 'GPU')}"
-        likely = "less; how much less was not measured on GPUs"
         busy = f"how busy each is: {shares}"
     else:
         made_of = f"{_count(cores, 'core')} / ({times})"
-        share = _REACHED[config.network]
-        speed = _rounded(share * found.states_per_s)
-        likely = f"{speed} states/s, {share:.0%} of it, as {config.network} reached on two cores of another machine"
         busy = f"the cores' time: {shares}"
     return [
         ("at most", f"{_rounded(found.states_per_s)} states/s: {made_of}"),
-        ("likely", likely),
         ("limit", f"{found.limited_by}; {busy}"),
     ]
 
@@ -160,7 +151,7 @@ def advice(limited_by: str, config: Config, num_gpus: int) -> str:
         return "more cores"
     if num_gpus:
         return f"another GPU: --gpu {','.join(map(str, range(num_gpus + 1)))}"
-    small = "" if config.network.startswith("small") else "--network small, less work for each state; "
+    small = "" if config.network == "small" else "--network small, less work for each state; "
     return f"{small}more cores, or a GPU for inference and training"
 
 
@@ -209,7 +200,7 @@ def run(config: Config, seconds: float | None = None, quiet: Callable = contextl
     if speeds is not None:
         found = estimate(*speeds, cores, num_gpus)
         report.title("Expect")
-        for name, text in expectation(found, speeds.parts, config, cores, num_gpus):
+        for name, text in expectation(found, speeds.parts, cores, num_gpus):
             report.line(name, text)
         report.title("Use")
         report.line("flags", command(config, num_gpus))

@@ -24,7 +24,7 @@ from a3c.simulation.messages import ATARI_PLAYER, StepBlock
 from a3c.simulation.nursery import Nursery
 from a3c.system.machine import usable_cores
 from a3c.system.processes import start_program
-from atari_wrapper import FRAME_SHAPE, IMAGE_SIZE, Protocol, make_player
+from atari_wrapper import FRAME_SHAPE, IMAGE_SIZE, STATE_SHAPE, Protocol, make_player
 
 import cv2
 import numpy as np
@@ -253,7 +253,6 @@ def network_seconds(
     with tf.Graph().as_default() as graph:
         model = Model(config, num_actions)
         inputs = [tfv1.placeholder(spec.dtype, spec.shape, spec.name) for spec in model.inputs()]
-        state_shape = tuple(inputs[0].shape[1:])
         with TrainTowerContext(""):
             cost = model.build_graph(*inputs)
             update = model.optimizer().minimize(cost)
@@ -266,12 +265,12 @@ def network_seconds(
             learn = session._make_callable_from_options(options)
 
             def forward_seconds(batch: int) -> float:
-                states = _states(batch, state_shape)
+                states = _states(batch)
                 policy(states)
                 return seconds_per_call(lambda: policy(states), seconds) / batch
 
             def train_seconds(batch: int) -> float:
-                columns = _columns(config, batch, num_actions, state_shape)
+                columns = _columns(config, batch, num_actions)
                 learn(*columns)
                 return seconds_per_call(lambda: learn(*columns), seconds) / batch
 
@@ -281,19 +280,19 @@ def network_seconds(
             }
 
 
-def _states(size: int, state_shape: tuple[int, int, int]) -> np.ndarray:
-    states = aligned_empty((size, *state_shape), np.uint8)
+def _states(size: int) -> np.ndarray:
+    states = aligned_empty((size, *STATE_SHAPE), np.uint8)
     states[:] = np.random.default_rng(0).integers(0, 256, states.shape, np.uint8)
     return states
 
 
-def _columns(config: Config, size: int, num_actions: int, state_shape: tuple[int, int, int]) -> list[np.ndarray]:
+def _columns(config: Config, size: int, num_actions: int) -> list[np.ndarray]:
     """A batch of noise, in the order of the model's inputs; V-trace's unrolls have one state more than steps."""
     rng = np.random.default_rng(0)
     vtrace = config.correction == "vtrace"
     noise = rng.normal(size=(2, size)).astype(np.float32)
     return [
-        _states(size + size // config.local_time_max if vtrace else size, state_shape),
+        _states(size + size // config.local_time_max if vtrace else size),
         rng.integers(0, num_actions, size, np.int32),
         noise[0],
         np.zeros(size, np.uint8) if vtrace else noise[1],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from a3c.acting.actor import Actor, ActorStoppedError
-from a3c.learning.model import make_mixer
 from a3c.policy.session import make_policy
 from a3c.simulation.master import SimulatorMaster
 from a3c.system.stopping import StopRequest
@@ -71,7 +70,7 @@ class Acting(Callback):
         actor.collector.steps, actor.collector.emulator_frames = steps, frames
         actor.updates = self.global_step * self._updates_per_step
         policies = [make_policy(session, tower.input_tensors[0], tower.output_tensors) for tower in self._towers]
-        actor.start(policies, make_mixer(session, self._towers[0].input_tensors[0]))
+        actor.start(policies)
 
     def _before_epoch(self):
         self.actor.learning = True

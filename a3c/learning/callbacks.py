@@ -15,7 +15,6 @@ from a3c.acting.actor import Actor
 from a3c.config import Config, Schedule
 from a3c.errors import RunError, UsageError
 from a3c.learning.checkpoint import disk_errors_told
-from a3c.learning.model import make_mixer
 from a3c.learning.run_directory import RunDirectory
 from a3c.playing.episode import EVALUATION
 from a3c.playing.evaluation import evaluate
@@ -57,9 +56,7 @@ class Evaluator(Callback):
 
     def _before_train(self):
         state = self._predictor.input_tensors[0]
-        policy = make_policy(self.trainer.sess, state, self._predictor.output_tensors)
-        mix = make_mixer(self.trainer.sess, state)
-        self._policy = lambda states: policy(mix(states))
+        self._policy = make_policy(self.trainer.sess, state, self._predictor.output_tensors)
 
     def _trigger_epoch(self):
         self.newest = None

@@ -11,7 +11,7 @@ import logging
 import socket
 
 from a3c.acting.actor import Actor
-from a3c.config import Config
+from a3c.config import REMOVED, Config
 from a3c.errors import RunError, UsageError, first_line
 from a3c.learning.acting import PROGRESS, Acting, ActorInput
 from a3c.learning.callbacks import (
@@ -33,7 +33,7 @@ from a3c.learning.model import Model
 from a3c.learning.run_directory import RunDirectory
 from a3c.learning.status import StatusLine
 from a3c.policy.frame_statistics import frame_statistics
-from a3c.policy.networks import NETWORKS
+from a3c.policy.networks import NETWORKS, is_of_one_colour
 from a3c.run_files import CONFIG_FILE
 from a3c.seeds import Purpose, Seeds
 from a3c.simulation.master import SimulatorMaster
@@ -56,7 +56,6 @@ from tensorpack.tfutils.sessinit import DictRestore, JustCurrentSession, SaverRe
 from tensorpack.utils import logger
 
 HYPER_PARAM_FILE = "hyper.txt"
-_OPTIMIZERS = {"adam": "Adam", "soap": "SOAP"}
 # After each epoch, besides what the status line says; the statistics and TensorBoard have all.
 _PRINTED = ["^(steps|train_minutes|learning_rate|entropy|policy_loss|value_loss)$", "^(dropped_|simulator_|malformed_)"]
 
@@ -206,6 +205,8 @@ def _check_checkpoint(checkpoint: str, config: Config, num_actions: int, updates
     """
     reader = tf.train.load_checkpoint(checkpoint)
     shapes = reader.get_variable_to_shape_map()
+    if is_of_one_colour(shapes):
+        raise UsageError(f"the run in {config.directory} is of nature over one colour, which {REMOVED}")
     for name, shape in NETWORKS[config.network].variable_shapes(num_actions).items():
         if name not in shapes or tuple(shapes[name]) != shape:
             raise UsageError(
@@ -231,7 +232,7 @@ def describe(config: Config, cores: int) -> str:
         f"network {config.network}{settings}, {config.num_envs} games in {config.simulator_proc} simulators on {cores} "
         f"cores; unrolls of {config.local_time_max} steps, batches of {config.batch_size} states drawn from "
         f"{config.pool_states}, each used {config.sample_reuse}x; {config.correction}, gamma {config.gamma}, "
-        f"lambda {config.gae_lambda}; {_OPTIMIZERS[config.optimizer]} {config.learning_rate}, "
+        f"lambda {config.gae_lambda}; Adam {config.learning_rate}, "
         f"epsilon {config.adam_epsilon}, "
         f"gradient clip {config.gradient_clip} {config.gradient_clip_norm}; entropy {config.entropy_beta}"
     )

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
 
 from a3c.config import Config
 from a3c.learning.losses import clipped_is_losses, clipped_surrogate_losses, vtrace, vtrace_losses
-from a3c.learning.soap import SoapOptimizer
 from a3c.policy.frame_statistics import FrameStatistics
 from a3c.policy.graph import build_network
 from a3c.policy.networks import NETWORKS
 from a3c.simulation.messages import TRUNCATED
-from atari_wrapper import STATE_SHAPE, mix_colours
+from atari_wrapper import STATE_SHAPE
 
-import numpy as np
 import tensorflow as tf
 from tensorpack import ModelDesc, tfv1
 from tensorpack.tfutils import optimizer
@@ -50,7 +46,7 @@ class Model(ModelDesc):
             targets = {"reward": tf.float32, "end": tf.uint8}
         columns = {"action": tf.int32, **targets, "mu": tf.float32, "version": tf.int64}
         return [
-            tf.TensorSpec((None, *self._network.state_shape), tf.uint8, "state"),
+            tf.TensorSpec((None, *STATE_SHAPE), tf.uint8, "state"),
             *(tf.TensorSpec((None,), dtype, name) for name, dtype in columns.items()),
         ]
 
@@ -124,11 +120,8 @@ class Model(ModelDesc):
         config = self._config
         rate = _hyper_param("learning_rate", config.learning_rate.initial)
         tfv1.summary.scalar("learning_rate-summary", rate)
-        if config.optimizer == "soap":
-            chosen = SoapOptimizer(rate, config.adam_epsilon, self._network.axes(self._num_actions))
-        else:
-            chosen = tfv1.train.AdamOptimizer(rate, epsilon=config.adam_epsilon)
-        return optimizer.apply_grad_processors(chosen, [gradient_clip(config)])
+        adam = tfv1.train.AdamOptimizer(rate, epsilon=config.adam_epsilon)
+        return optimizer.apply_grad_processors(adam, [gradient_clip(config)])
 
 
 def gradient_clip(config: Config):
@@ -141,11 +134,3 @@ def gradient_clip(config: Config):
 def _hyper_param(name: str, initial: float) -> tf.Tensor:
     with tfv1.variable_scope(tfv1.VariableScope(reuse=tfv1.AUTO_REUSE, name=""), auxiliary_name_scope=False):
         return tfv1.get_variable(name, [], initializer=tfv1.constant_initializer(initial), trainable=False)
-
-
-def make_mixer(session: tfv1.Session, state: tf.Tensor) -> Callable[[np.ndarray], np.ndarray]:
-    """What makes of frames or states of three colours those that a graph's input ``state`` takes."""
-    if state.shape[-1] == STATE_SHAPE[-1]:
-        return lambda images: images
-    axis = session.run("input/axis:0")
-    return partial(mix_colours, weights=axis / np.maximum(axis, 0).sum())

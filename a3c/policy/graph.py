@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from a3c.policy.frame_statistics import FrameStatistics
 from a3c.policy.networks import Conv, Network
-from atari_wrapper import FRAME_HISTORY, FRAME_SHAPE, STATE_SHAPE
+from atari_wrapper import FRAME_HISTORY, FRAME_SHAPE
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +13,7 @@ from tensorpack import tfv1
 tfv1.disable_v2_behavior()
 
 _DEVIATIONS = 4.0  # a game's objects are few pixels, many deviations from the mean frame: they become about 4
-_UNKNOWN = FrameStatistics(np.zeros(FRAME_SHAPE, np.float32), 64.0, np.full(3, 3**-0.5, np.float32), 64.0)
+_UNKNOWN = FrameStatistics(np.zeros(FRAME_SHAPE, np.float32), 64.0)
 
 
 def _first_convolution(states: tf.Tensor, weights: tf.Tensor, conv: Conv, network: Network, statistics) -> tf.Tensor:
@@ -26,24 +26,14 @@ def _first_convolution(states: tf.Tensor, weights: tf.Tensor, conv: Conv, networ
     if not network.normalize_input:
         return tf.nn.conv2d(x, weights / 255.0, conv.stride, conv.padding)
     statistics = statistics or _UNKNOWN
-    std, colours = (statistics.axis_std, 1) if network.one_colour else (statistics.std, 3)
 
     def constant(name: str, value) -> tf.Tensor:
         with tfv1.variable_scope("input"):
             return tfv1.get_variable(name, initializer=tf.constant(value, tf.float32), trainable=False)
 
-    mean, scale = constant("mean", statistics.mean), constant("scale", _DEVIATIONS * std)
-    if network.one_colour:
-        axis = constant("axis", statistics.axis)
-        length = tf.reduce_sum(tf.nn.relu(axis))  # white is 255
-        mix = axis[:, None] / length
-        scale = scale / length
-        mean = tf.tensordot(mean, mix, 1)
-        if states.shape[-1] == STATE_SHAPE[-1]:  # frames that nobody has mixed yet
-            mixed = tf.matmul(tf.reshape(x, [-1, 3]), mix)
-            x = tf.reshape(tf.clip_by_value(tf.round(mixed), 0, 255), [-1, *network.state_shape])
+    mean, scale = constant("mean", statistics.mean), constant("scale", _DEVIATIONS * statistics.std)
     weights = weights / scale
-    k, channels = conv.kernel, conv.channels
+    k, colours, channels = conv.kernel, FRAME_SHAPE[-1], conv.channels
     per_frame = tf.reshape(weights, [k, k, FRAME_HISTORY, colours, channels])
     per_frame = tf.reshape(tf.transpose(per_frame, [0, 1, 3, 2, 4]), [k, k, colours, FRAME_HISTORY * channels])
     of_mean = tf.nn.conv2d(mean[None], per_frame, conv.stride, conv.padding)
@@ -55,14 +45,8 @@ def _first_convolution(states: tf.Tensor, weights: tf.Tensor, conv: Conv, networ
     return tf.nn.conv2d(x, weights, conv.stride, conv.padding) - offset
 
 
-def _normalize(x: tf.Tensor) -> tf.Tensor:
-    units = list(range(1, len(x.shape)))
-    centred = x - tf.reduce_mean(x, units, keepdims=True)
-    return centred * tf.math.rsqrt(tf.reduce_mean(tf.square(centred), units, keepdims=True) + 1e-5)
-
-
 def present(states: tf.Tensor) -> tf.Tensor:
-    """Which frames of a history of any colours are there, bool ``[B, 4]``: those that are not all zeros.
+    """Which frames of a history are there, bool ``[B, 4]``: those that are not all zeros.
 
     One row of pixels tells for most; the states for which it does not are searched whole.
     """
@@ -86,7 +70,7 @@ def build_network(
 
     Args:
         network: which.
-        states: uint8 ``[B, 84, 84, 12]``, or of the network's ``state_shape``.
+        states: uint8 ``[B, 84, 84, 12]``.
         num_actions: A.
         statistics: initial values of a ``normalize_input`` network's constants, ``input/...``.
 
@@ -101,9 +85,6 @@ def build_network(
             weights = tfv1.get_variable("W", shapes[f"{layer}/W"], initializer=init)
             return weights, tfv1.get_variable("b", shapes[f"{layer}/b"], initializer=tfv1.zeros_initializer())
 
-    def activation(x: tf.Tensor) -> tf.Tensor:
-        return tf.nn.relu(_normalize(x) if network.normalize_layers else x)
-
     x = states
     for layer, conv in enumerate(network.convs):
         weights, bias = variables(conv.name)
@@ -111,7 +92,7 @@ def build_network(
             x = _first_convolution(x, weights, conv, network, statistics)
         else:
             x = tf.nn.conv2d(x, weights, conv.stride, conv.padding)
-        x = activation(tf.nn.bias_add(x, bias))
+        x = tf.nn.relu(tf.nn.bias_add(x, bias))
         if conv.pool > 1:
             x = tf.nn.max_pool2d(x, conv.pool, conv.pool, "VALID")
     x = tf.reshape(x, [-1, shapes["fc0/W"][0]])
@@ -122,7 +103,7 @@ def build_network(
             alpha = tfv1.get_variable("alpha", [], initializer=tfv1.constant_initializer(0.001))
         x = tf.nn.relu(x) - alpha * tf.nn.relu(-x)
     else:
-        x = activation(x)
+        x = tf.nn.relu(x)
     weights, bias = variables("fc-pi", network.policy_scale)
     logits = tf.matmul(x, weights) + bias
     weights, bias = variables("fc-v", network.value_scale)

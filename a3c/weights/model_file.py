@@ -12,8 +12,9 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from a3c.config import REMOVED, REMOVED_NETWORK
 from a3c.errors import UsageError, first_line
-from a3c.policy.networks import NETWORKS
+from a3c.policy.networks import NETWORKS, is_of_one_colour
 from a3c.run_files import CONFIG_FILE
 from a3c.system.files import whole_file
 from a3c.weights.checkpoints import read_variables
@@ -73,6 +74,10 @@ def read_model(path: str) -> ModelFile:
     except ValueError:
         raise UsageError(f"{path} is corrupt: its metadata is no JSON object; take another copy") from None
     arrays = {name.removesuffix(":0"): value for name, value in arrays.items() if np.asarray(value).dtype.kind in "fiu"}
+    if metadata.get("network") == REMOVED_NETWORK:
+        raise UsageError(f"{path} holds the network {REMOVED_NETWORK}, which {REMOVED}")
+    if is_of_one_colour({name: value.shape for name, value in arrays.items()}):
+        raise UsageError(f"{path} holds the network nature over one colour, which {REMOVED}")
     bias = arrays.get("fc-pi/b")
     num_actions = len(bias) if bias is not None and bias.ndim == 1 else 0
     problem, fewest = "it has no fc-pi/b", None

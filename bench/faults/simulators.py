@@ -81,7 +81,7 @@ def killed(directory: Path, trials: int, rng: random.Random) -> Trials:
 
 def lives_of_transitions(directory: Path, trials: int, rng: random.Random) -> Trials:
     """No transition that the learner takes mixes two lives; its returns and actions are those of its own life."""
-    return _checked_lives(directory, trials, rng, "--no-normalize-advantages")
+    return _checked_lives(directory, trials, rng, "--correction", "clipped-is")
 
 
 def lives_of_unrolls(directory: Path, trials: int, rng: random.Random) -> Trials:
