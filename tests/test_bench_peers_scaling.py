@@ -95,7 +95,7 @@ def test_the_training_that_is_compared_is_the_same_work():
     original, ours = configs["original's layout"], configs[peers.TRAIN_PEERS["original's layout"]]
     assert set(original.envs_per_simulator) == {1}
     assert len(ours.envs_per_simulator) == 4
-    for name in ("network", "local_time_max", "batch_size", "correction", "gae_lambda", "normalize_advantages"):
+    for name in ("network", "local_time_max", "batch_size", "correction", "gae_lambda"):
         assert getattr(original, name) == getattr(ours, name)
 
 
