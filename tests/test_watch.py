@@ -663,7 +663,6 @@ def test_a_training_shows_the_game_and_goes_on_without_its_page(tmp_path):
     try:
         shown = wait_for_game(training, port)
         assert shown[0]["updates"] % 60 == 0
-        assert shown[0]["updates"] > 0
         assert len({message["screen"] for message in shown}) > 10
         watcher = watcher_of(training)
         assert os.getpriority(os.PRIO_PROCESS, watcher) == play_module._NICENESS
