@@ -117,8 +117,9 @@ def _locked(path: Path) -> IO | None:
             lock.close()
             raise
         # The one before may have removed it between the two calls: then the lock is of a file that nobody else sees.
-        if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
-            return lock
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                return lock
         lock.close()
 
 
