@@ -58,7 +58,7 @@ lint: .venv/installed-dev
 	@touch $@
 
 faults: .venv/installed
-	@$(BIN)/python -m bench.faults $(ARGS)
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 bench-peers bench-learning-peers: bench-%: .venv-bench/installed
 	@.venv-bench/bin/python -m bench.$(subst -,_,$*) $(ARGS)

@@ -1,44 +1,112 @@
-"""Watching a trained policy play in a window."""
+"""What is done with a trained model: it is shown, recorded, or scored, as the flags say."""
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-from collections.abc import Callable
+import dataclasses
+from pathlib import Path
 
-from a3c.errors import UsageError
-from a3c.playing.episode import Policy
+from a3c.config import Config
+from a3c.learning import devices
+from a3c.playing import video, window
+from a3c.playing.episode import EVALUATION
 from a3c.playing.evaluation import evaluate
+from a3c.playing.progress import EpisodeProgress
+from a3c.reports import scores as score_report
 from a3c.seeds import Purpose, Seeds
-from a3c.simulation.master import SimulatorClosedError
-from a3c.system.machine import no_window
+from a3c.system.files import output_directory
+from a3c.system.machine import usable_cores
+from a3c.system.stopping import StopRequest
+from a3c.watch import player, server
+from a3c.weights.file_policy import FilePolicy
+from a3c.weights.model_file import ModelFile, check_model, environment_of, read_model
+from a3c.weights.paths import choose, expand
+from atari_wrapper import Protocol, get_protocol
+
+_EVALUATIONS = "train_log/eval"  # of several models
 
 
-def play(
-    policy: Policy,
-    env_id: str,
-    episodes: int,
-    seed: int,
-    report: Callable[[str], None] = print,
-    check_stop: Callable[[], None] = lambda: None,
+def _check_agent(path: str, config: Config) -> tuple[ModelFile, Protocol]:
+    """A model file and its protocol, checked against the flags. Raises UsageError."""
+    model = read_model(path)
+    protocol = get_protocol(environment_of(model, config.env))
+    print(protocol, flush=True)
+    check_model(model, protocol, config.network)
+    return model, protocol
+
+
+def _load_agent(path: str, config: Config) -> tuple[Protocol, FilePolicy]:
+    """A model file's protocol and policy. Raises UsageError as ``_check_agent`` does."""
+    model, protocol = _check_agent(path, config)
+    devices.usable_gpus(config)
+    return protocol, FilePolicy(model, usable_cores())
+
+
+def _directory(config: Config, protocol: Protocol) -> Path:
+    return Path(dataclasses.replace(config, env=protocol.env).directory)
+
+
+def play(config: Config, stop: StopRequest) -> None:
+    """Show the agent play, in a window or on a page."""
+    if config.watch is None:
+        protocol, policy = _load_agent(choose(config.model), config)
+        window.play(policy, protocol.env, config.episode, config.seed, check_stop=stop.check)
+        return
+    listener = server.listen(config.watch)
+    print(f"watch it at {server.address(listener)}", flush=True)
+    protocol, policy = _load_agent(choose(config.model), config)
+    player.play(listener, policy, protocol.env, config.episode, config.seed, check_stop=stop.check)
+
+
+def dump_video(config: Config, stop: StopRequest) -> None:
+    """Record videos of the agent."""
+    protocol, policy = _load_agent(choose(config.model), config)
+    directory = _directory(config, protocol)
+    seeds = Seeds(config.seed, Purpose.VIDEO)
+    with output_directory(directory, "dump_video"):
+        video.record(policy, protocol.env, config.episode, directory, seeds, config.overlay, stop.check)
+
+
+def evaluate_models(config: Config, stop: StopRequest) -> None:
+    """Score each model, and report it when it is done; what has ended before a stop or a failure is reported too."""
+    agents = [_check_agent(path, config) for path in expand(config.load)]
+    alone = config.output or len(agents) == 1
+    directory = _directory(config, agents[0][1]) if alone else Path(_EVALUATIONS)
+    devices.usable_gpus(config)
+    with output_directory(directory, "eval"):
+        report = score_report.Report(directory)
+        try:
+            for model, protocol in agents:
+                _evaluate(model, protocol, config, stop, report)
+        finally:
+            report.finish()
+
+
+def _evaluate(
+    model: ModelFile, protocol: Protocol, config: Config, stop: StopRequest, report: score_report.Report
 ) -> None:
-    """Show the agent play in a window, at the game's own speed, until the window is closed or ``check_stop`` raises.
+    scores = None
+    with EpisodeProgress(config.episode) as progress:
 
-    Raises:
-        UsageError: there is no display that opens.
-    """
-    if reason := no_window():
-        raise UsageError(f"{reason}; watch in a browser with --watch PORT, or record with --task dump_video")
-    done = itertools.count(1)
-    # The game runs in a process of its own, also because its OpenGL and TensorFlow can clash in one.
-    with contextlib.suppress(SimulatorClosedError):
-        evaluate(
-            policy,
-            {"env_id": env_id, "render_mode": "human"},
-            episodes,
-            processes=1,
-            seeds=Seeds(seed, Purpose.PLAY),
-            max_games=1,
-            on_episode=lambda score: report(f"episode {next(done)}/{episodes}: score {score:.10g}"),
-            check_stop=check_stop,
-        )
+        def check_stop() -> None:
+            stop.check()
+            progress.tick()
+
+        try:
+            scores = evaluate(
+                FilePolicy(model, usable_cores()),
+                {"env_id": protocol.env},
+                config.episode,
+                2 * usable_cores(),
+                Seeds(config.seed, Purpose.EVALUATION),
+                on_episode=progress.add,
+                check_stop=check_stop,
+            )
+        finally:
+            scores = scores or score_report.Scores(tuple(progress.scores))
+            if scores.scores:
+                report.add(score_report.Evaluation(model.path, protocol, EVALUATION, scores, config.episode))
+            if len(scores.scores) < config.episode:
+                print(f"{model.path}: {len(scores.scores)} of {config.episode} episodes have ended", flush=True)
+
+
+TASKS = {"play": play, "dump_video": dump_video, "eval": evaluate_models}

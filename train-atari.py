@@ -127,9 +127,14 @@ def run(config, stop: StopRequest) -> None:
         print("\n\n".join(describe(read_model(path)) for path in expand(config.load)))
         return
     with packages_told(), quiet_stderr():
-        import tasks
+        if config.task == "train":
+            from a3c.learning.learner import train as run_task
+        else:
+            from common import TASKS
+
+            run_task = TASKS[config.task]
     stop.defer()
-    tasks.TASKS[config.task](config, stop)
+    run_task(config, stop)
 
 
 def check_temporary(simulates: bool) -> None:

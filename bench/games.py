@@ -11,12 +11,10 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 from a3c.playing.episode import EVALUATION, Policy, greedy_actions, sampled_actions
 from a3c.playing.evaluation import evaluate
-from a3c.reports.scores import Scores
 from a3c.seeds import Purpose, Seeds
 from a3c.system.files import whole_file
 from a3c.system.machine import usable_cores
@@ -24,11 +22,10 @@ from a3c.weights.checkpoints import saved_steps
 from a3c.weights.file_policy import FilePolicy
 from a3c.weights.model_file import read_model
 from bench import harness
-from bench.command_line import hear_signals
+from bench.command_line import ROOT, start
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path("results/games.json")
 _RUNS = Path("train_log/games")
 SEED, EPISODES, MOST_STEPS = 0, 30, 10_000
@@ -67,9 +64,9 @@ def train(env_id: str, flags: tuple[str, ...], output: Path) -> None:
     if _is_done(output, flags):
         return
     output.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(ROOT / "train-atari.py"), *begin, "--output", str(output)]
+    begin = [*begin, "--output", str(output)]
     with (output / "output.txt").open("a") as log:
-        training = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=hear_signals)
+        training = start(*begin, stdout=log, start_new_session=False).process
         try:
             status = training.wait()
         finally:
@@ -77,7 +74,7 @@ def train(env_id: str, flags: tuple[str, ...], output: Path) -> None:
                 training.send_signal(signal.SIGINT)
                 training.wait(_STOP_S)
     if status != 0:
-        raise RuntimeError(f"{' '.join(command)} ended with status {status}: see {output}/output.txt")
+        raise RuntimeError(f"train-atari.py {' '.join(begin)} ended with status {status}: see {output}/output.txt")
 
 
 def _is_done(output: Path, flags: tuple[str, ...]) -> bool:
@@ -97,7 +94,8 @@ def score(env_id: str, output: Path, episodes: int = EPISODES, most_steps: int =
     def play(policy: Policy, choose) -> dict:
         player_args = {"env_id": env_id, "max_episode_steps": most_steps}
         seeds = Seeds(SEED, Purpose.EVALUATION)
-        return _of(evaluate(policy, player_args, episodes, 2 * usable_cores(), seeds, choose=choose))
+        scores = evaluate(policy, player_args, episodes, 2 * usable_cores(), seeds, choose=choose)
+        return {"mean": scores.mean, "stderr": scores.stderr, "scores": list(scores.scores)}
 
     trained = FilePolicy(model, usable_cores())
     epochs = json.loads((output / "stats.json").read_text())
@@ -113,10 +111,6 @@ def score(env_id: str, output: Path, episodes: int = EPISODES, most_steps: int =
         "versions": {**model.metadata["versions"], "commit": _commit()},
         "processor": _processor(),
     }
-
-
-def _of(scores: Scores) -> dict:
-    return {"mean": scores.mean, "stderr": scores.stderr, "scores": list(scores.scores)}
 
 
 def _commit() -> str:

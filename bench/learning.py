@@ -19,7 +19,6 @@ import argparse
 import dataclasses
 import json
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -34,11 +33,10 @@ from a3c.weights.checkpoints import saved_steps
 from a3c.weights.file_policy import FilePolicy
 from a3c.weights.model_file import read_model
 from bench import games, harness
-from bench.command_line import hear_signals
+from bench.command_line import start
 
 import numpy as np
 
-_SCRIPT = Path(__file__).resolve().parents[1] / "train-atari.py"
 _RUNS = Path("train_log/learning")
 RESULTS = Path("results")
 _POLL_S = 1.0
@@ -93,10 +91,10 @@ def train(env: str, flags: tuple[str, ...], seed: int, minutes: float, output: P
     if _minutes(output) >= minutes:
         return
     resume = ["--resume"] if saved_steps(output) else ["--env", env, "--seed", str(seed), *flags]
-    command = [sys.executable, str(_SCRIPT), *resume, "--output", str(output)]
+    flags = [*resume, "--output", str(output)]
     output.mkdir(parents=True, exist_ok=True)
     with (output / "output.txt").open("a") as log:
-        training = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=hear_signals)
+        training = start(*flags, stdout=log, start_new_session=False).process
         deadline = time.monotonic() + 60 * (_SLOWEST * minutes + 10)
         try:
             while training.poll() is None and _minutes(output) < minutes and time.monotonic() < deadline:
@@ -105,7 +103,7 @@ def train(env: str, flags: tuple[str, ...], seed: int, minutes: float, output: P
             training.send_signal(signal.SIGINT)
             training.wait(60)
     if _minutes(output) < minutes:
-        raise RuntimeError(f"{' '.join(command)} ended early: see {output}/output.txt")
+        raise RuntimeError(f"train-atari.py {' '.join(flags)} ended early: see {output}/output.txt")
 
 
 def curve(output: Path) -> list[dict]:

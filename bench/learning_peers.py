@@ -40,16 +40,12 @@ _ONLINE_EPISODES = 100
 def _settings(algorithm: str, remaining) -> dict:
     """RL Baselines3 Zoo's for Atari; its linear schedules are over the time here. ``remaining()``: from 1 to 0."""
     if algorithm == "a2c":
+        from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
+
         return {"games": 16, "n_steps": 5, "ent_coef": 0.01, "vf_coef": 0.25,
-                "policy_kwargs": {"optimizer_class": _rms_prop(), "optimizer_kwargs": {"eps": 1e-5}}}  # fmt: skip
+                "policy_kwargs": {"optimizer_class": RMSpropTFLike, "optimizer_kwargs": {"eps": 1e-5}}}  # fmt: skip
     return {"games": 8, "n_steps": 128, "n_epochs": 4, "batch_size": 256, "vf_coef": 0.5, "ent_coef": 0.01,
             "learning_rate": lambda _: 2.5e-4 * remaining(), "clip_range": lambda _: 0.1 * remaining()}  # fmt: skip
-
-
-def _rms_prop():
-    from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
-
-    return RMSpropTFLike
 
 
 def make_game(env_id: str) -> gymnasium.Env:

@@ -23,20 +23,11 @@ from atari_wrapper import get_protocol
 from bench import harness
 from bench.simulators import limit_states_per_s
 
+import psutil
+
 _GOAL_UNIQUE_MB = 40.0
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's, for all eyes
 _MARKERS = "osD^vP"
-
-
-def child_pids(pid: int) -> list[int]:
-    """The processes that a process's threads have forked."""
-    return [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
-
-
-def unique_mb(pid: int) -> float:
-    """A process's unique memory, in units of 10^6 bytes: pages that no other process maps."""
-    lines = [line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()]
-    return sum(int(line[1]) for line in lines if line[0] in ("Private_Clean:", "Private_Dirty:")) * 1024 / 1e6
 
 
 def measure(env_id: str, num_actions: int, processes: int, games: int, seconds: float) -> dict[str, float]:
@@ -44,10 +35,11 @@ def measure(env_id: str, num_actions: int, processes: int, games: int, seconds: 
     simulators = Simulators({"env_id": env_id}, (games,) * processes, num_actions)
     try:
         speed = simulators.states_per_s(seconds)
-        pids = child_pids(simulators.master._nursery._process.pid)
-        if len(pids) != processes:
-            raise RuntimeError(f"{len(pids)} simulator processes were found, not {processes}")
-        return {"states_per_s": speed, "unique_mb": statistics.mean(unique_mb(pid) for pid in pids)}
+        forked = psutil.Process(simulators.master._nursery._process.pid).children()
+        if len(forked) != processes:
+            raise RuntimeError(f"{len(forked)} simulator processes were found, not {processes}")
+        unique = [process.memory_full_info().uss / 1e6 for process in forked]
+        return {"states_per_s": speed, "unique_mb": statistics.mean(unique)}
     finally:
         simulators.close()
 

@@ -217,7 +217,7 @@ FIRST_IN_FIRST_OUT = ["--num-envs", "8", "--simulator-proc", "2", "--local-time-
 
 def lags(script: str, output: Path, *flags: str) -> list[float]:
     """Mean policy lag of three epochs of a training."""
-    run("--steps-per-epoch", "8", "--max-epoch", "3", "--eval-every", "0", "--output", str(output), *flags,
+    run("--steps-per-epoch", "6", "--max-epoch", "3", "--eval-every", "0", "--output", str(output), *flags,
         script=script)  # fmt: skip
     lags = [record["policy_lag_mean"] for record in stats(output)]
     print(script, lags)
@@ -230,12 +230,12 @@ def lags(script: str, output: Path, *flags: str) -> list[float]:
 )
 def test_a_learner_ten_times_slower_learns_from_data_as_fresh(flags, limit, tmp_path):
     fast = lags("train-atari.py", tmp_path / "fast", *flags)
-    slow = lags("tests/slow_learner.py", tmp_path / "slow", *flags)
+    slow = lags("tests/fakes/slow_learner.py", tmp_path / "slow", *flags)
     assert max(fast + slow) <= limit
 
 
 def test_a_deep_queue_would_make_data_old(tmp_path):
-    slow = lags("tests/slow_learner.py", tmp_path / "slow", *FIRST_IN_FIRST_OUT, "--queue-size", "66")
+    slow = lags("tests/fakes/slow_learner.py", tmp_path / "slow", *FIRST_IN_FIRST_OUT, "--queue-size", "66")
     assert slow[2] > 8
 
 
@@ -359,18 +359,18 @@ def test_a_schedule_that_ends_in_nothing_is_resumed(trained, tmp_path):
 
 def test_an_evaluation_repeats_with_its_seed(trained, tmp_path):
     scores = []
-    for seed in (3, 3, 4):
-        run("--task", "eval", "--load", str(trained / "Pong-v0.npz"), "--episode", "6", "--seed", str(seed),
+    for seed in (3, 3):
+        run("--task", "eval", "--load", str(trained / "Pong-v0.npz"), "--episode", "4", "--seed", str(seed),
             "--output", str(tmp_path))  # fmt: skip
         scores.append(json.loads((tmp_path / "eval.json").read_text())[0]["scores"])
     assert scores[0] == scores[1]
-    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["eval-1.json", "eval-2.json", "eval.json"]
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["eval-1.json", "eval.json"]
 
 
 def test_doctor_tells_what_there_is_and_what_to_expect(tmp_path):
     out = run(
         "--task", "doctor", "--env", "Breakout-v0", "--num-envs", "6", "--output", str(tmp_path / "run"),
-        script="tests/quick_doctor.py", NO_COLOR="1", COLUMNS="100",
+        script="tests/fakes/quick_doctor.py", NO_COLOR="1", COLUMNS="100",
     )  # fmt: skip
     for name in ("packages", "game", "prctl", "sockets", "cores", "gpu", "files", "processes", "memory", "output"):
         assert re.search(rf"^(ok|warn)  +{name} ", out, re.MULTILINE), name
@@ -384,7 +384,7 @@ def test_doctor_tells_what_there_is_and_what_to_expect(tmp_path):
 def test_doctor_fails_with_a_remedy(tmp_path):
     long = tmp_path / ("x" * 100)  # too long for the sockets
     long.mkdir()
-    out = run("--task", "doctor", script="tests/quick_doctor.py", status=1, TMPDIR=str(long), COLUMNS="300")
+    out = run("--task", "doctor", script="tests/fakes/quick_doctor.py", status=1, TMPDIR=str(long), COLUMNS="300")
     assert re.search(r"^FAIL  sockets .*\n(?: .*\n)* +try: export TMPDIR=/tmp$", out, re.MULTILINE)
     assert re.search(r"^FAIL  transport +cannot be measured", out, re.MULTILINE)
     assert out.count("train-atari.py: 2 of ") == 1
@@ -410,7 +410,7 @@ def test_doctor_stops_at_once_and_leaves_nobody():
 
 @pytest.mark.parametrize(("flags", "told"), [(["--env", "Breakot-v0"], "Breakout-v0"), (["--pool-states", "7"], "256")])
 def test_doctor_tells_a_users_error_in_one_line(flags, told):
-    out = run("--task", "doctor", *flags, script="tests/quick_doctor.py", status=2)
+    out = run("--task", "doctor", *flags, script="tests/fakes/quick_doctor.py", status=2)
     (message,) = [line for line in out.splitlines() if line.startswith("train-atari.py: ")]
     assert told in message
     assert "Speed" not in out

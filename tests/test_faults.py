@@ -9,10 +9,10 @@ import subprocess
 import sys
 
 from a3c.simulation.messages import MessageError, StepBlock, decode
-from bench import faults
 from bench.command_line import Run
-from bench.faults import __main__ as command
-from bench.faults import sockets, strangers
+from tests import faults
+from tests.faults import __main__ as command
+from tests.faults import sockets, strangers
 
 import numpy as np
 import psutil

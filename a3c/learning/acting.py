@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from a3c.acting.actor import Actor, ActorStoppedError
+from a3c.learning.devices import Devices
+from a3c.learning.progress import COUNTS
 from a3c.policy.session import make_policy
 from a3c.simulation.master import SimulatorMaster
 from a3c.system.stopping import StopRequest
 
-from tensorpack import Callback, DataFlow, tfv1
+import tensorflow as tf
+from tensorpack import Callback, DataFlow, FeedInput, InputSource, QueueInput, tfv1
+from tensorpack.dataflow import DataFlowTerminated
 from tensorpack.train import StopTraining
-
-PROGRESS = ("steps", "emulator_frames", "simulator_lives", "updates")  # kept in checkpoints, under progress/
 
 
 class ActorInput(DataFlow):
@@ -29,6 +31,14 @@ class ActorInput(DataFlow):
             yield [states.reshape(-1, *states.shape[-3:]), *(column.reshape(-1) for column in columns)]
 
 
+def trainer_input(actor: Actor, inputs: list[tf.TensorSpec], updates_per_step: int) -> InputSource:
+    """The actor's batches for one training tower, or through a queue of one for several."""
+    if updates_per_step == 1:
+        return FeedInput(ActorInput(actor))
+    queue = tfv1.FIFOQueue(1, [spec.dtype for spec in inputs])
+    return QueueInput(ActorInput(actor, DataFlowTerminated), queue)
+
+
 class Acting(Callback):
     """Runs the actor while the trainer trains, and counts what is learned from. On the trainer's thread.
 
@@ -36,19 +46,15 @@ class Acting(Callback):
         actor: the actor.
     """
 
-    def __init__(
-        self, actor: Actor, master: SimulatorMaster, devices: list[int], updates_per_step: int, stop: StopRequest
-    ):
+    def __init__(self, actor: Actor, master: SimulatorMaster, devices: Devices, stop: StopRequest):
         """
         Args:
             actor: started before training and closed after it.
             master: its simulators.
-            devices: tensorpack's numbers of those that infer, -1 for the CPU.
-            updates_per_step: learner updates in one step of the trainer: the number of training towers.
+            devices: those that train and infer.
             stop: ends the training between two updates.
         """
-        self.actor, self._master, self._devices = actor, master, devices
-        self._updates_per_step, self._stop = updates_per_step, stop
+        self.actor, self._master, self._devices, self._stop = actor, master, devices, stop
         self._lag_sum, self._lag_count, self._lag_max = 0, 0, 0
 
     @property
@@ -58,17 +64,17 @@ class Acting(Callback):
 
     def _setup_graph(self):
         self._policy_versions = [tower.get_tensor("policy_version") for tower in self.trainer.towers.training()]
-        self._towers = [self.trainer.get_predictor(["state"], ["policy", "value"], d) for d in self._devices]
+        self._towers = [self.trainer.get_predictor(["state"], ["policy", "value"], d) for d in self._devices.infer]
         with tfv1.variable_scope("progress"):
             self._progress = [
-                tfv1.get_variable(name, [], tfv1.int64, tfv1.zeros_initializer(), trainable=False) for name in PROGRESS
+                tfv1.get_variable(name, [], tfv1.int64, tfv1.zeros_initializer(), trainable=False) for name in COUNTS
             ]
 
     def _before_train(self):
         actor, session = self.actor, self.trainer.sess
         steps, frames, *_ = (int(value) for value in session.run(self._progress))
         actor.collector.steps, actor.collector.emulator_frames = steps, frames
-        actor.updates = self.global_step * self._updates_per_step
+        actor.updates = self.global_step * self._devices.updates_per_step
         policies = [make_policy(session, tower.input_tensors[0], tower.output_tensors) for tower in self._towers]
         actor.start(policies)
 
@@ -85,7 +91,7 @@ class Acting(Callback):
             self._lag_sum += int(lags.sum())
             self._lag_count += len(lags)
             self._lag_max = max(self._lag_max, int(lags.max()))
-        self.actor.updates += self._updates_per_step
+        self.actor.updates += self._devices.updates_per_step
 
     def _trigger_step(self):
         # With an epoch's last update comes its end, which is not left out.

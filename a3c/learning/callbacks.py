@@ -44,10 +44,10 @@ _DRAW_S = 20.0  # it may take, with the lowest priority
 class Evaluator(Callback):
     """Evaluates the newest weights every few epochs; training waits meanwhile."""
 
-    def __init__(self, env_id: str, episodes: int, every_epochs: int, processes: int, device: int, seed: int,
-                 stop: StopRequest):  # fmt: skip
-        self._env_id, self._episodes, self._every, self._stop = env_id, episodes, every_epochs, stop
-        self._processes, self._device, self._seed = processes, device, seed
+    def __init__(self, config: Config, processes: int, device: int, stop: StopRequest):
+        """``device``: tensorpack's number of the one that infers, -1 for the CPU."""
+        self._env_id, self._episodes, self._every = config.env, config.eval_episode, config.eval_every
+        self._processes, self._device, self._seed, self._stop = processes, device, config.seed, stop
         self.newest: Scores | None = None
         self.seconds = 0.0  # that all evaluations took
 

@@ -32,6 +32,11 @@ class Devices:
     train: tuple[int, ...]
     infer: tuple[int, ...]
 
+    @property
+    def updates_per_step(self) -> int:
+        """Learner updates in one step of the trainer: each training tower makes one."""
+        return len(self.train)
+
     @classmethod
     def split(cls, num_devices: int) -> Devices:
         """One device trains and infers; of n > 1 the last ceil(n/2) infer and the rest train. 0 stands for the CPU."""

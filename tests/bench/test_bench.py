@@ -1,0 +1,69 @@
+"""The benchmarks run, and their figures agree with each other. How fast is not tested."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from bench import harness
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(name: str, flags: str) -> tuple[dict, str]:
+    """Run a benchmark; its last line and all that it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"bench.{name}", *flags.split()], cwd=ROOT, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1]), done.stdout
+
+
+def test_median_ratio_is_that_of_the_rounds():
+    assert harness.median_ratio([1.0, 8.0, 3.0], [2.0, 8.0, 4.0]) == 0.75
+
+
+def test_rounds_measure_in_turn():
+    calls = []
+    results = harness.rounds(3, {name: lambda name=name: calls.append(name) or len(calls) for name in "ab"})
+    assert calls == list("ababab")
+    assert results == {"a": [1, 3, 5], "b": [2, 4, 6]}
+
+
+def test_report_ends_with_json(capsys):
+    harness.report([{"game": "Pong-v0", "ratio": 0.123456}], {"ratio": 0.123456, "points": [1.5]})
+    *table, last = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in table] == [["game", "ratio"], ["Pong-v0", "0.123"]]
+    assert json.loads(last) == {"ratio": 0.1235, "points": [1.5]}
+
+
+def test_simulators():
+    flags = "--games Pong-v0 Breakout-v0 --rounds 2 --seconds 0.5 --simulator-proc 2 --num-envs 4"
+    result, table = run("simulators", flags)
+    assert result["benchmark"] == "simulators"
+    assert result["game"] in ("Pong-v0", "Breakout-v0")
+    assert 0 < result["least"] <= result["ratio"] <= result["most"] < 1.5
+    assert 100 < result["states_per_s"] < 1e5
+    assert "Pong-v0" in table
+    assert "Breakout-v0" in table
+
+
+def test_transport():
+    result, _ = run("transport", "--rounds 1 --seconds 0.6 --simulator-proc 2 --num-envs 8")
+    parts = [result[f"{part}_us"] for part in ("simulator", "socket", "decode", "stack")]
+    assert min(parts[0], *parts[2:]) > 0
+    assert sum(parts) == pytest.approx(1e6 * result["cores"] / result["states_per_s"], rel=1e-3)
+
+
+def test_train():
+    result, _ = run(
+        "train",
+        "--rounds 1 --seconds 0.02 --epoch-updates 2 --num-envs 8 --simulator-proc 2 --batch-size 64 --pool-states 256",
+    )
+    limit_us = result["step_us"] + result["forward_us"] + result["train_us"]
+    assert result["limit_states_per_s"] == pytest.approx(1e6 * result["cores"] / limit_us, rel=1e-3)
+    assert result["ratio"] == pytest.approx(result["states_per_s"] / result["limit_states_per_s"], abs=1e-4)  # rounded

@@ -1,0 +1,43 @@
+"""The table of all games, on a few seconds of real training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from a3c.weights.checkpoints import saved_steps
+from bench import games
+from bench.games import score
+
+import numpy as np
+import pytest
+
+FLAGS = ("--steps-per-epoch", "4", "--max-epoch", "2", "--num-envs", "8", "--simulator-proc", "2", "--local-time-max",
+         "16", "--pool-states", "256", "--batch-size", "64", "--eval-every", "0")  # fmt: skip
+
+
+def test_a_million_steps():
+    given = dict(zip(games._FLAGS[::2], games._FLAGS[1::2], strict=True))
+    states = 256 * int(given["--steps-per-epoch"]) * int(given["--max-epoch"])
+    assert 1_000_000 <= states < 1_010_000
+
+
+def test_a_row_is_made_once_and_a_training_goes_on(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(games, "score", lambda env_id, output: {"steps": saved_steps(output)})
+    shorter = (*FLAGS[:2], "--max-epoch", "1", *FLAGS[4:])
+    games.train("Pong-v0", shorter, Path("train_log/games/Pong-v0"))  # as if it had been stopped
+    config = Path("train_log/games/Pong-v0/config.json")
+    config.write_text(config.read_text().replace('"max_epoch": 1', '"max_epoch": 2'))
+    rows = games.run(FLAGS, ["Pong-v0", "Breakout-v0"])
+    assert rows == {name: {"steps": [0, 4, 8]} for name in ("Pong-v0", "Breakout-v0")}
+    monkeypatch.setattr(games, "train", pytest.fail)
+    assert games.run(FLAGS, ["Pong-v0", "Breakout-v0"]) == rows == json.loads(games.RESULTS.read_text())
+    row = score("Breakout-v0", Path("train_log/games/Breakout-v0"), episodes=3, most_steps=40)
+    assert {name: len(row[name]["scores"]) for name in ("random", "sampled", "greedy")} == {
+        "random": 3, "sampled": 3, "greedy": 3,
+    }  # fmt: skip
+    assert row["sampled"]["mean"] == np.mean(row["sampled"]["scores"])
+    assert (row["updates"], len(row["curve"])) == (8, 2)
+    assert "cut at 40 steps" in row["protocol"]
+    json.dumps(row)

@@ -1,0 +1,117 @@
+"""Saving and resuming: killed while it saves, damaged files, a full disk, a directory that cannot be written."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import resource
+import signal
+import time
+from pathlib import Path
+
+from a3c.weights.checkpoints import newest_whole, saved_steps
+from a3c.weights.model_file import read_model
+from bench.command_line import SHORT, hear_signals, start, stats
+from tests.faults.trial import (
+    EPOCH_UPDATES,
+    Trials,
+    expect_end,
+    expect_nobody,
+    train,
+    wait_for,
+    without_traceback,
+)
+
+import psutil
+
+_CAP_DAC_OVERRIDE, _PR_CAPBSET_DROP = 1, 24
+
+
+def kills_while_saving(directory: Path, trials: int, rng: random.Random) -> Trials:
+    """Kill a run that saves all the time, and resume it, over and over: it always goes on, and never from the start."""
+    output, newest = directory / "run", 0
+    for trial in range(trials):
+        flags = ("--resume",) if trial else (*SHORT, "--steps-per-epoch", "1", "--max-to-keep", "3")
+        run = start("--output", str(output), *flags)
+        run.read_until(f"Start Epoch {newest + 3} ")
+        time.sleep(rng.uniform(0, 2))
+        run.process.kill()
+        run.finish()
+        expect_nobody(run)
+        prefix = newest_whole(output)
+        step = int(prefix.rpartition("-")[2])
+        assert step >= newest + 2, f"resumed at {newest}, killed later, and found {step}"
+        assert step == saved_steps(output)[-1], "the newest checkpoint was not whole"
+        assert len(saved_steps(output)) <= 4
+        newest = step
+        yield ""
+    read_model(str(output / "Pong-v0.npz"))
+
+
+def damaged_files(directory: Path, trials: int, rng: random.Random) -> Trials:
+    """Cut or change the newest checkpoint, and cut ``stats.json``: that is told, and the one before is taken."""
+    output = directory / "run"
+    expect_end(train(output, "--max-epoch", "3"), 0)
+    for trial in range(trials):
+        *_, before, newest = saved_steps(output)
+        path = output / f"model-{newest}.{('data-00000-of-00001', 'index')[trial % 2]}"
+        content = bytearray(path.read_bytes())
+        if trial % 4 < 2:
+            path.write_bytes(content[: rng.randrange(len(content))])
+        else:
+            at = rng.randrange(len(content))
+            content[at] ^= 0xFF
+            path.write_bytes(content)
+        cut = output / "stats.json"
+        cut.write_text(cut.read_text()[: -rng.randrange(1, 200)])
+        last_epoch = newest // EPOCH_UPDATES
+        out = expect_end(start("--resume", "--output", str(output), "--max-epoch", str(last_epoch)), 0)
+        assert f"model-{newest} is not whole" in out, out[-3000:]
+        assert "stats.json is not whole" in out, out[-3000:]
+        assert saved_steps(output)[-1] == newest
+        assert stats(output)[-1]["epoch_num"] == last_epoch
+        assert before in saved_steps(output)
+        yield "cut" if trial % 4 < 2 else "changed"
+
+
+def full_disks(directory: Path, trials: int, rng: random.Random) -> Trials:
+    """Nothing can be written for a while: that is told, training goes on, and the next save that can is made."""
+    run = train(directory / "run", "--max-epoch", "100000")
+    run.read_until("Start Epoch 2")
+    learner = psutil.Process(run.process.pid)
+    for _ in range(trials):
+        run.discard()
+        learner.rlimit(resource.RLIMIT_FSIZE, (rng.randrange(100_000), resource.RLIM_INFINITY))
+        run.read_until("could not be written")
+        prefix = newest_whole(directory / "run")
+        learner.rlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        wait_for(lambda before=prefix: newest_whole(directory / "run") != before, 30, "a checkpoint afterwards", run)
+        yield ""
+    run.process.send_signal(signal.SIGTERM)
+    without_traceback(expect_end(run, 143))
+    assert newest_whole(directory / "run").endswith(f"-{saved_steps(directory / 'run')[-1]}")
+
+
+def read_only_directories(directory: Path, trials: int, rng: random.Random) -> Trials:
+    """The same for an output directory that goes read-only."""
+    output = directory / "run"
+    run = train(output, "--max-epoch", "100000", preexec_fn=_obey_permissions)
+    run.read_until("Start Epoch 2")
+    for _ in range(trials):
+        run.discard()
+        output.chmod(0o555)
+        run.read_until("could not be written")
+        prefix = newest_whole(output)
+        output.chmod(0o755)
+        wait_for(lambda before=prefix: newest_whole(output) != before, 30, "a checkpoint afterwards", run)
+        yield ""
+    run.process.send_signal(signal.SIGTERM)
+    without_traceback(expect_end(run, 143))
+
+
+def _obey_permissions() -> None:
+    """Also root then may not write where it says so."""
+    hear_signals()
+    if os.geteuid() == 0:
+        ctypes.CDLL(None).prctl(_PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE, 0, 0, 0)
