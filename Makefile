@@ -1,5 +1,5 @@
 # make train  sets up .venv and trains:  make train ENV=Breakout-v0 GPU=0 ARGS="--num-envs 64"
-# make test   sets up .venv, checks the style and runs the tests
+# make test   sets up .venv, checks the style and runs the tests;  make test-quick  those that take no training
 # make bench-simulators (-transport, -train, -scaling)  measures speed;  make bench-learning  what is learned
 # make bench-peers, make bench-learning-peers  the same of others, in .venv-bench
 # make bench-watch  measures what --watch costs;  make bench-soak  an hour's memory, files and threads
@@ -28,15 +28,18 @@ install = $(1)/bin/python -m pip install --quiet --disable-pip-version-check
 endif
 FLAGS := $(if $(ENV),--env $(ENV)) $(if $(GPU),--gpu $(GPU)) $(ARGS)
 
-.PHONY: train test lint faults clean
+.PHONY: train test test-quick lint faults clean
 
 train: .venv/installed
 	@exec $(BIN)/python train-atari.py $(FLAGS)
 
+PYTEST = $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
+
 test: .venv/installed-dev lint
-# Most of a fault's time is start-up, so two at a time.
-	$(BIN)/python -m pytest --ignore=tests/test_faults.py
-	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal tests/test_faults.py
+	$(PYTEST)
+
+test-quick: .venv/installed-dev lint
+	$(PYTEST) -m "not long"
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ _MARK = "TRAIN_ATARI_RUN"
 _POLL_S = 0.02
 _READ_S = 5.0
 launch = subprocess.Popen  # how ``start`` does it; the tests take a ``Zygote`` for it
+_started: list[Run] = []
 # A training that is quick to start, and its short epochs.
 SHORT = ("--num-envs", "8", "--simulator-proc", "2", "--local-time-max", "16", "--pool-states", "256",
          "--batch-size", "64", "--eval-every", "0")  # fmt: skip
@@ -126,7 +127,15 @@ def start(*args: str, script: str = "train-atari.py", **options) -> Run:
     environment = {**os.environ, _MARK: mark, **options.pop("env", {})}
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True,
                "preexec_fn": hear_signals} | options  # fmt: skip
-    return Run(launch([sys.executable, str(ROOT / script), *args], env=environment, **options), mark)
+    _started.append(Run(launch([sys.executable, str(ROOT / script), *args], env=environment, **options), mark))
+    return _started[-1]
+
+
+def kill_started() -> None:
+    """Kill what ``start`` has started and what still runs."""
+    for run in _started:
+        run.process.kill()
+    _started.clear()
 
 
 def run(*args: str, status: int = 0, script: str = "train-atari.py", **env: str) -> str:

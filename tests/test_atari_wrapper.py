@@ -379,6 +379,7 @@ def test_games_whose_names_begin_alike_are_kept_apart():
 # All games of the published table.
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("game", GAMES)
 def test_game_plays(game):
     rng = np.random.default_rng(0)

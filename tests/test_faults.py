@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from a3c.simulation.messages import MessageError, StepBlock, decode
-from bench.command_line import Run
+from bench.command_line import Run, start
 from tests import faults
 from tests.faults import __main__ as command
 from tests.faults import sockets, strangers
@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", faults.FAULTS)
 def test_survives(name):
     fault = faults.FAULTS[name]
@@ -62,11 +63,13 @@ def test_what_is_survived_and_lost_is_counted(monkeypatch, outcomes, survived, h
     }
 
 
-def test_what_a_lost_trial_left_running_is_ended(monkeypatch):
-    started = []
+def test_what_a_lost_trial_left_running_is_ended(monkeypatch, tmp_path):
+    started, sleeps = [], tmp_path / "sleeps.py"
+    sleeps.write_text("import time; time.sleep(60)")
 
     def inject(directory, trials, rng):
         started.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
+        started.append(start(script=str(sleeps)).process)
         raise AssertionError("lost")
         yield
 
@@ -75,6 +78,7 @@ def test_what_a_lost_trial_left_running_is_ended(monkeypatch):
     try:
         faults.run("fake", 1, seed=0)
         assert not psutil.pid_exists(started[0].pid)
+        assert started[1].wait(5) == -signal.SIGKILL
         assert other.poll() is None
     finally:
         other.kill()

@@ -188,6 +188,7 @@ def test_a_project_environment_that_lost_its_configuration_is_entered_once(suite
     assert "NoSuchGame" in (line := told(run(BASE, suite, *GAME, options=NO_SITE), 2)) or "not installed" in line
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("package", [*REQUIRED, "packaging"])
 def test_each_missing_package_is_told_by_the_doctor_and_before_a_training(package, suite, tmp_path):
     python = environment(tmp_path / "environment", package)
@@ -199,6 +200,7 @@ def test_each_missing_package_is_told_by_the_doctor_and_before_a_training(packag
         assert f"train-atari.py: {package} not installed in " in told(run(python, suite), 2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("package", "needed_by"), [("absl-py", "tensorflow"), ("protobuf", "tensorboard")])
 def test_what_a_package_needs_is_told_if_it_is_missing(package, needed_by, suite, tmp_path):
     python = environment(tmp_path / "environment", package)
@@ -213,6 +215,7 @@ def test_what_a_package_needs_is_told_if_it_is_missing(package, needed_by, suite
     assert "--task doctor" in line
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("package", "text", "problem"),
     [
@@ -259,6 +262,7 @@ def a_run(tmp_path):
 MODEL = SCRIPT.parent / "models" / "Pong-v0.npz"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_it_works_with_closed_streams(a_run, closed):
     done = shell(f"$run --task plot --output {a_run} {closed}")
@@ -268,6 +272,7 @@ def test_it_works_with_closed_streams(a_run, closed):
     assert done.stderr == ""
 
 
+@pytest.mark.long
 def test_tensorflow_is_loaded_with_closed_streams(tmp_path):
     variables = read_model(str(MODEL)).variables
     with tf.Graph().as_default(), tfv1.Session() as session:
@@ -318,6 +323,7 @@ os.execv("/bin/sh", ["sh", "-c", "[ -e /dev/fd/0 ] && [ -e /dev/fd/1 ] && [ -e /
     assert done.returncode == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_it_ends_quietly_when_its_reader_leaves(a_run, unbuffered):
     done = shell(f"$run --task plot --output {a_run} | true", PYTHONUNBUFFERED=unbuffered)
@@ -330,6 +336,7 @@ def test_it_ends_quietly_when_its_reader_leaves(a_run, unbuffered):
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_an_output_that_is_full_is_told(a_run, unbuffered):
     done = shell(f"$run --task plot --output {a_run} > /dev/full", PYTHONUNBUFFERED=unbuffered)

@@ -41,6 +41,7 @@ def test_report_ends_with_json(capsys):
     assert json.loads(last) == {"ratio": 0.1235, "points": [1.5]}
 
 
+@pytest.mark.long
 def test_simulators():
     flags = "--games Pong-v0 Breakout-v0 --rounds 2 --seconds 0.5 --simulator-proc 2 --num-envs 4"
     result, table = run("simulators", flags)
@@ -52,6 +53,7 @@ def test_simulators():
     assert "Breakout-v0" in table
 
 
+@pytest.mark.long
 def test_transport():
     result, _ = run("transport", "--rounds 1 --seconds 0.6 --simulator-proc 2 --num-envs 8")
     parts = [result[f"{part}_us"] for part in ("simulator", "socket", "decode", "stack")]
@@ -59,6 +61,7 @@ def test_transport():
     assert sum(parts) == pytest.approx(1e6 * result["cores"] / result["states_per_s"], rel=1e-3)
 
 
+@pytest.mark.long
 def test_train():
     result, _ = run(
         "train",

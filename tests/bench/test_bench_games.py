@@ -22,17 +22,18 @@ def test_a_million_steps():
     assert 1_000_000 <= states < 1_010_000
 
 
+@pytest.mark.long
 def test_a_row_is_made_once_and_a_training_goes_on(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(games, "score", lambda env_id, output: {"steps": saved_steps(output)})
     shorter = (*FLAGS[:2], "--max-epoch", "1", *FLAGS[4:])
-    games.train("Pong-v0", shorter, Path("train_log/games/Pong-v0"))  # as if it had been stopped
-    config = Path("train_log/games/Pong-v0/config.json")
+    games.train("Breakout-v0", shorter, Path("train_log/games/Breakout-v0"))  # as if it had been stopped
+    config = Path("train_log/games/Breakout-v0/config.json")
     config.write_text(config.read_text().replace('"max_epoch": 1', '"max_epoch": 2'))
-    rows = games.run(FLAGS, ["Pong-v0", "Breakout-v0"])
-    assert rows == {name: {"steps": [0, 4, 8]} for name in ("Pong-v0", "Breakout-v0")}
+    rows = games.run(FLAGS, ["Breakout-v0"])
+    assert rows == {"Breakout-v0": {"steps": [0, 4, 8]}}
     monkeypatch.setattr(games, "train", pytest.fail)
-    assert games.run(FLAGS, ["Pong-v0", "Breakout-v0"]) == rows == json.loads(games.RESULTS.read_text())
+    assert games.run(FLAGS, ["Breakout-v0"]) == rows == json.loads(games.RESULTS.read_text())
     row = score("Breakout-v0", Path("train_log/games/Breakout-v0"), episodes=3, most_steps=40)
     assert {name: len(row[name]["scores"]) for name in ("random", "sampled", "greedy")} == {
         "random": 3, "sampled": 3, "greedy": 3,

@@ -26,6 +26,7 @@ def run(*args) -> tuple[list[str], dict]:
     return lines, json.loads(last)
 
 
+@pytest.mark.long
 def test_scaling(tmp_path):
     grid = ("--processes", 1, 2, "--games-per-process", 2, "--rounds", 1, "--seconds", 0.3)
     lines, result = run("bench.scaling", *grid, "--plot", tmp_path / "scaling.png")
@@ -41,6 +42,7 @@ def test_scaling(tmp_path):
     assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.long
 def test_peers_of_the_simulators():
     layout = ("--simulator-proc", 1, "--num-envs", 2, "--peer-settings", "4/2")
     lines, result = run("bench.peers", "--part", "simulators", "--rounds", 1, "--seconds", 0.3, *layout)
@@ -74,6 +76,7 @@ def test_the_training_that_is_compared_is_the_same_work():
         assert getattr(original, name) == getattr(ours, name)
 
 
+@pytest.mark.long
 def test_peers_of_the_learning(tmp_path):
     short = ("a2c", "ppo", "--minutes", 0.2, "--episodes", 1)
     command = [sys.executable, "-m", "bench.learning_peers", *map(str, short)]

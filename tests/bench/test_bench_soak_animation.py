@@ -18,6 +18,7 @@ import pytest
 MODEL = str(Path(__file__).resolve().parents[2] / "models" / "Pong-v0.npz")
 
 
+@pytest.mark.long
 def test_all_processes_of_a_run_are_sampled(monkeypatch, tmp_path):
     monkeypatch.setattr(soak, "_SAMPLES", 4)
     run = start(*SHORT, "--output", str(tmp_path / "run"))

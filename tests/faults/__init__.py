@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench import harness
+from bench.command_line import kill_started
 from tests.faults import evaluations, learner, not_finite, resuming, saving, simulators, sockets, stalls, window
 from tests.faults.trial import Trials
 
@@ -99,6 +100,7 @@ def run(name: str, trials: int, seed: int) -> dict:
 
 def _kill_others(pids: set[int]) -> None:
     """Kill what a trial that was lost has left running."""
+    kill_started()
     for child in psutil.Process().children():
         if child.pid not in pids:
             child.kill()

@@ -110,7 +110,7 @@ def run_on_terminal(output, columns: int) -> str:
     """What a short training shows on a terminal so wide."""
     terminal, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    run = start(*SHORT, "--steps-per-epoch", "48", "--max-epoch", "2", "--output", str(output), stderr=theirs)
+    run = start(*SHORT, "--steps-per-epoch", "32", "--max-epoch", "2", "--output", str(output), stderr=theirs)
     os.close(theirs)
     shown = bytearray()
     try:
@@ -124,6 +124,7 @@ def run_on_terminal(output, columns: int) -> str:
     return shown.decode()
 
 
+@pytest.mark.long
 def test_on_a_terminal_one_line_is_refreshed_and_the_last_one_stays(tmp_path):
     shown = run_on_terminal(tmp_path / "run", columns=60)
     lines = [line.rstrip() for line in re.split(r"[\r\n]+", shown) if "epoch" in line]
@@ -132,6 +133,7 @@ def test_on_a_terminal_one_line_is_refreshed_and_the_last_one_stays(tmp_path):
     assert any(" left |" in line for line in lines)
 
 
+@pytest.mark.long
 def test_elsewhere_there_is_a_plain_line_for_each_epoch(tmp_path):
     run = start(*SHORT, "--steps-per-epoch", "8", "--max-epoch", "2", "--output", str(tmp_path / "run"),
                 env={"NO_COLOR": "1", "FORCE_COLOR": ""})  # fmt: skip

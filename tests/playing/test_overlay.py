@@ -90,6 +90,7 @@ def frames_of(path) -> np.ndarray:
     return np.array([np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader])
 
 
+@pytest.mark.long
 def test_a_video_with_overlay_has_the_game_of_one_without(tmp_path, monkeypatch):
     monkeypatch.setattr(video, "make_player", lambda env, render_mode: make_player(env, render_mode, 40))
 

@@ -201,6 +201,7 @@ def test_odd_settings_are_names_like_others(make_run, settings):
     plot_runs([directory])
 
 
+@pytest.mark.long
 def test_a_notebooks_backend_is_nothing_to_us(make_run):
     directory = make_run("a")
     backend = {**os.environ, "MPLBACKEND": "module://nowhere.backend_inline"}
@@ -225,6 +226,7 @@ def test_a_finished_training_has_its_picture(make_run):
     assert (directory / "learning_curve.png").stat().st_size > 10_000
 
 
+@pytest.mark.long
 def test_an_epoch_draws_without_waiting_and_not_twice_at_once(make_run):
     directory = make_run("a")
     drawing = drawer(directory)

@@ -330,6 +330,7 @@ def test_one_that_hangs_is_killed_and_replaced(start):
     assert others_life in master._life  # the other one lives on
 
 
+@pytest.mark.long
 def test_one_that_hangs_at_each_start_is_given_up(start):
     master, _ = start((1,), HANGING, step_timeout_s=1.0)
     with pytest.raises(SimulatorError, match="before its first step"):

@@ -112,6 +112,7 @@ def test_a_terminal_that_is_gone_is_written_to_without_an_error():
     process.communicate()
 
 
+@pytest.mark.long
 def test_signals_do_not_damage_the_memory_that_a_policy_runs_in():
     """Without a stack for signals it lasts about 100 calls."""
     process = subprocess.Popen(

@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 from pages import get, picture, read
 
+pytestmark = pytest.mark.long
+
 MODEL = str(Path(__file__).resolve().parents[2] / "models" / "Pong-v0.npz")
 ACTIONS = ["NOOP", "FIRE", "RIGHT", "LEFT"]
 EPISODE_STEPS = 30
