@@ -158,13 +158,12 @@ def test_dump_video_records_the_game(trained, tmp_path):
 
 def test_nature_trains_resumes_and_plays(tmp_path):
     run(
-        *SHORT, "--network", "nature", "--steps-per-epoch", "4", "--max-epoch", "1", "--eval-every", "1",
-        "--eval-episode", "1", "--output", str(tmp_path / "run"),
+        *SHORT, "--network", "nature", "--steps-per-epoch", "4", "--max-epoch", "1", "--eval-every", "0",
+        "--output", str(tmp_path / "run"),
     )  # fmt: skip
     run("--resume", "--output", str(tmp_path / "run"), "--max-epoch", "2", "--eval-every", "0")
     first, second = stats(tmp_path / "run")
-    assert -21 <= first["mean_score"] <= 21
-    assert second["value_loss"] >= 0
+    assert min(first["value_loss"], second["value_loss"]) >= 0
     with np.load(tmp_path / "run" / "Pong-v0.npz") as model:
         assert json.loads(str(model["metadata"]))["network"] == "nature"
         assert model["input/mean"].max() > 50

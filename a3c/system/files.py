@@ -85,14 +85,16 @@ def alone_in(directory: Path, task: str) -> Iterator[None]:
     path = directory / f".{task}.lock"
     try:
         lock = _locked(path)
-    except OSError:  # a file system without locks, or one that is not writable
-        yield
-        return
-    if lock is None:
+    except BlockingIOError:
         raise UsageError(
             f"{directory} is in use by process {_owner(path)}: wait until it ends, or name another directory with "
             "--output"
-        )
+        ) from None
+    except OSError:  # a file system without locks, or one that is not writable
+        lock = None
+    if lock is None:
+        yield
+        return
     with lock:
         lock.truncate(0)
         lock.write(f"{os.getpid()} on {socket.gethostname()}\n")
@@ -104,15 +106,12 @@ def alone_in(directory: Path, task: str) -> Iterator[None]:
                 path.unlink()
 
 
-def _locked(path: Path) -> IO | None:
-    """The file, opened and locked; None if another process has the lock."""
+def _locked(path: Path) -> IO:
+    """The file, opened and locked. Raises BlockingIOError if another process has the lock."""
     while True:
         lock = open(path, "a+")  # noqa: SIM115  it is held
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            return None
         except OSError:
             lock.close()
             raise

@@ -14,7 +14,7 @@ from tests.faults.trial import STOP_S, Trials, expect_end, train, without_traceb
 
 import psutil
 
-_EPISODES = 12
+_EPISODES = 6
 
 
 def evaluations(directory: Path, trials: int, rng: random.Random) -> Trials:

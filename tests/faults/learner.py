@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.command_line import ROOT, hear_signals, start
 from tests.faults.trial import STOP_S, Trials, expect_end, expect_nobody, train, without_traceback
 
-_LONGEST_S = 12.0  # by then a run is in full swing
+_LONGEST_S = 8.0  # by then a run is in full swing
 
 
 def ended(directory: Path, trials: int, rng: random.Random) -> Trials:

@@ -17,8 +17,8 @@ import pytest
 pytestmark = pytest.mark.long
 
 GAME = "CrazyClimber-v0"
-EPISODES = 10
-PLAYER_ARGS = {"env_id": GAME, "max_episode_steps": 1000}
+EPISODES = 8
+PLAYER_ARGS = {"env_id": GAME, "max_episode_steps": 800}
 
 
 def permutation_p(better: np.ndarray, worse: np.ndarray, rng: np.random.Generator, rounds: int = 20_000) -> float:
