@@ -60,13 +60,13 @@ def run(flags: tuple[str, ...] = _FLAGS, env_ids: list[str] | None = None, path:
 
 def train(env_id: str, flags: tuple[str, ...], output: Path) -> None:
     """Train to the last epoch, from where it was stopped. Raises RuntimeError: it ended early."""
-    begin = ["--resume"] if saved_steps(output) else ["--env", env_id, *flags]
     if _is_done(output, flags):
         return
+    begin = ["--resume"] if saved_steps(output) else ["--env", env_id, *flags]
+    arguments = [*begin, "--output", str(output)]
     output.mkdir(parents=True, exist_ok=True)
-    begin = [*begin, "--output", str(output)]
     with (output / "output.txt").open("a") as log:
-        training = start(*begin, stdout=log, start_new_session=False).process
+        training = start(*arguments, stdout=log, start_new_session=False).process
         try:
             status = training.wait()
         finally:
@@ -74,7 +74,7 @@ def train(env_id: str, flags: tuple[str, ...], output: Path) -> None:
                 training.send_signal(signal.SIGINT)
                 training.wait(_STOP_S)
     if status != 0:
-        raise RuntimeError(f"train-atari.py {' '.join(begin)} ended with status {status}: see {output}/output.txt")
+        raise RuntimeError(f"train-atari.py {' '.join(arguments)} ended with status {status}: see {output}/output.txt")
 
 
 def _is_done(output: Path, flags: tuple[str, ...]) -> bool:

@@ -91,10 +91,10 @@ def train(env: str, flags: tuple[str, ...], seed: int, minutes: float, output: P
     if _minutes(output) >= minutes:
         return
     resume = ["--resume"] if saved_steps(output) else ["--env", env, "--seed", str(seed), *flags]
-    flags = [*resume, "--output", str(output)]
+    arguments = [*resume, "--output", str(output)]
     output.mkdir(parents=True, exist_ok=True)
     with (output / "output.txt").open("a") as log:
-        training = start(*flags, stdout=log, start_new_session=False).process
+        training = start(*arguments, stdout=log, start_new_session=False).process
         deadline = time.monotonic() + 60 * (_SLOWEST * minutes + 10)
         try:
             while training.poll() is None and _minutes(output) < minutes and time.monotonic() < deadline:
@@ -103,7 +103,7 @@ def train(env: str, flags: tuple[str, ...], seed: int, minutes: float, output: P
             training.send_signal(signal.SIGINT)
             training.wait(60)
     if _minutes(output) < minutes:
-        raise RuntimeError(f"train-atari.py {' '.join(flags)} ended early: see {output}/output.txt")
+        raise RuntimeError(f"train-atari.py {' '.join(arguments)} ended early: see {output}/output.txt")
 
 
 def curve(output: Path) -> list[dict]:

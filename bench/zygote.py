@@ -25,6 +25,7 @@ from bench.command_line import ROOT, hear_signals
 
 _POLL_S = 0.01
 _REQUEST_BYTES = 1 << 18
+_NUMBER_BYTES = 4  # a process id, or an exit status
 _START_S = 120.0
 
 
@@ -36,7 +37,7 @@ class Forked:
         self.args, self.returncode = args, None
         self.stdout = None if stdout is None else open(stdout, errors="replace")  # noqa: SIM115  it is read later
         self._status = status
-        self.pid = int(self._read(_START_S))
+        self.pid = self._read(_START_S)
 
     def poll(self) -> int | None:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -45,7 +46,7 @@ class Forked:
 
     def wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
-            self.returncode = int(self._read(timeout))
+            self.returncode = self._read(timeout)
             os.close(self._status)
         return self.returncode
 
@@ -57,10 +58,11 @@ class Forked:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
-    def _read(self, timeout: float | None) -> str:
+    def _read(self, timeout: float | None) -> int:
         if not select.select([self._status], [], [], timeout)[0]:
             raise subprocess.TimeoutExpired(self.args, timeout)
-        return os.read(self._status, 16).decode() or "1"  # nothing: the zygote was killed
+        number = os.read(self._status, _NUMBER_BYTES)
+        return int.from_bytes(number, "little", signed=True) if number else 1  # nothing: the zygote was killed
 
 
 class Zygote:
@@ -118,14 +120,18 @@ def main(requests: socket.socket) -> None:
             for descriptor in streams:
                 os.close(descriptor)
             running[pid] = status
-            os.write(status, f"{pid}".encode())
+            write_number(status, pid)
         for pid in list(running):
             ended, code = os.waitpid(pid, os.WNOHANG)
             if ended:
                 status = running.pop(pid)
                 with contextlib.suppress(BrokenPipeError):
-                    os.write(status, str(os.waitstatus_to_exitcode(code)).encode())
+                    write_number(status, os.waitstatus_to_exitcode(code))
                 os.close(status)
+
+
+def write_number(descriptor: int, number: int) -> None:
+    os.write(descriptor, number.to_bytes(_NUMBER_BYTES, "little", signed=True))
 
 
 def become(argv: list[str], env: dict[str, str], cwd: str, descriptors: list[int]) -> None:

@@ -36,9 +36,8 @@ def test_all_processes_of_a_run_are_sampled(monkeypatch, tmp_path):
     assert samples[-1]["simulator 1"]["open files"] > 3
     rows = soak.growth(samples)
     assert len(rows) == 4 * 3
-    assert {row["growth"] for row in rows if row["what"] == "threads"} == {0}
+    assert {row["growth"] for row in rows if row["what"] == "threads" and "simulator" in row["process"]} == {0}
     samples[-1]["learner"]["memory MB"] += 1
-    samples[2]["learner"]["memory MB"] = samples[1]["learner"]["memory MB"]
     grown = next(row for row in soak.growth(samples) if (row["process"], row["what"]) == ("learner", "memory MB"))
     assert grown["growth"] == pytest.approx(samples[-1]["learner"]["memory MB"] - samples[1]["learner"]["memory MB"])
 

@@ -7,7 +7,6 @@ import json
 import os
 import threading
 import time
-from pathlib import Path
 from typing import ClassVar
 
 from a3c.watch import player as play_module
@@ -24,7 +23,6 @@ from model_files import small_variables
 from pages import Reader, picture, read
 from processes import wait_until
 
-MODEL = str(Path(__file__).resolve().parents[2] / "models" / "Pong-v0.npz")
 ACTIONS = ["NOOP", "FIRE", "RIGHT", "LEFT"]
 EPISODE_STEPS = 30
 

@@ -23,8 +23,6 @@ from pages import get, picture, read
 pytestmark = pytest.mark.long
 
 MODEL = str(Path(__file__).resolve().parents[2] / "models" / "Pong-v0.npz")
-ACTIONS = ["NOOP", "FIRE", "RIGHT", "LEFT"]
-EPISODE_STEPS = 30
 
 
 def test_play_serves_the_live_game_until_ctrl_c():
