@@ -23,6 +23,7 @@ import ale_py
 import cv2
 import gymnasium
 import numpy as np
+from ale_py.env import AtariEnv
 
 IMAGE_SIZE = (84, 84)
 FRAME_HISTORY = 4
@@ -84,8 +85,10 @@ class Player(gymnasium.Wrapper):
         frame: the newest frame, uint8 ``[84, 84, 3]``, which the next step overwrites; a caller may give another array.
     """
 
-    def __init__(self, env: gymnasium.Env, max_episode_steps: int):
+    def __init__(self, env: gymnasium.Env, max_episode_steps: int, seed: int | None = None):
+        """``seed``: what the game was built with, if a seed was given."""
         super().__init__(env)
+        self._built_with = seed
         self.observation_space = gymnasium.spaces.Box(0, 255, FRAME_SHAPE, np.uint8)
         game = env.unwrapped
         self._ale = game.ale
@@ -102,7 +105,8 @@ class Player(gymnasium.Wrapper):
     def reset(self, *, seed=None, options=None):
         if seed is not None:
             self._frameskips = iter(())  # the next ones are to be of this seed
-        self.env.reset(seed=seed, options=options)
+        built_with, self._built_with = self._built_with, None
+        self.env.reset(seed=None if seed == built_with else seed, options=options)
         for action in self._first_actions:
             self._act(action)
             if self._ale.game_over():
@@ -165,6 +169,7 @@ def _game(env_id: str) -> str:
     return re.sub(r"(ram|deterministic|noframeskip)+$", "", name)
 
 
+@functools.cache
 def get_protocol(env_id: str) -> Protocol:
     """Resolve the protocol of an Atari environment id.
 
@@ -194,8 +199,21 @@ def _max_frames(spec: gymnasium.envs.registration.EnvSpec) -> int:
     return spec.kwargs.get("max_num_frames_per_episode", 108_000)
 
 
-def _make_game(env_id: str, render_mode: str | None = None) -> gymnasium.Env:
+class _SeededGame(AtariEnv):
+    """Gymnasium's game, seeded when it is built. To seed it later is to load its ROM again, which takes 0.2 s."""
+
+    def __init__(self, first_seed: int, **options):
+        self._first_seed = first_seed
+        super().__init__(**options)
+
+    def seed_game(self, seed: int | None = None) -> tuple[int, int]:
+        return super().seed_game(self._first_seed if seed is None else seed)
+
+
+def _make_game(env_id: str, render_mode: str | None = None, seed: int | None = None) -> gymnasium.Env:
     spec = _atari_spec(env_id)
+    if seed is not None:
+        spec = dataclasses.replace(spec, entry_point=_SeededGame, kwargs={**spec.kwargs, "first_seed": seed})
     return gymnasium.make(
         spec,
         obs_type="rgb",
@@ -206,7 +224,10 @@ def _make_game(env_id: str, render_mode: str | None = None) -> gymnasium.Env:
 
 
 def make_player(
-    env_id: str, render_mode: str | None = None, max_episode_steps: int = MAX_EPISODE_STEPS
+    env_id: str,
+    render_mode: str | None = None,
+    max_episode_steps: int = MAX_EPISODE_STEPS,
+    seed: int | None = None,
 ) -> gymnasium.Env:
     """Build one Atari game under the protocol of its id.
 
@@ -214,6 +235,7 @@ def make_player(
         env_id: an Atari id known to Gymnasium: ``Pong-v0``, ``ALE/Pong-v5``, ``BreakoutNoFrameskip-v4``.
         render_mode: as in Gymnasium: ``None``, ``"rgb_array"`` or ``"human"``.
         max_episode_steps: steps after which an episode is truncated; the steps of a FIRE reset do not count.
+        seed: what the first reset will seed it with, if that is known: it need not be loaded again then.
 
     Returns:
         An environment with the newest frame, uint8 ``[84, 84, 3]`` RGB, as observation (good until its next step),
@@ -223,7 +245,7 @@ def make_player(
     Raises:
         UsageError: the id is unknown to Gymnasium, or is no Atari game.
     """
-    return Player(_make_game(env_id, render_mode), max_episode_steps)
+    return Player(_make_game(env_id, render_mode, seed), max_episode_steps, seed)
 
 
 def stack_frames(previous: np.ndarray, frames: np.ndarray, first: np.ndarray, out: np.ndarray) -> None:

@@ -122,7 +122,8 @@ class SimulatorProcess:
         cv2.setNumThreads(1)
         module, function = self._spec.player.split(":")
         make_player = getattr(importlib.import_module(module), function)
-        games = GameBlock([make_player(**self._spec.player_args) for _ in range(self._spec.num_envs)], self._spec.seed)
+        seeds = range(self._spec.seed, self._spec.seed + self._spec.num_envs)
+        games = GameBlock([make_player(**self._spec.player_args, seed=seed) for seed in seeds], self._spec.seed)
         sequence = 0
         while True:
             block = StepBlock(

@@ -58,9 +58,9 @@ ORIGINAL_QUEUES = ("--predict-batch-size", "15", "--queue-size", "64")
 ORIGINAL_BATCH_STATES = 128
 
 
-def make_fixed_player(game: str) -> gymnasium.Env:
+def make_fixed_player(game: str, seed: int | None = None) -> gymnasium.Env:
     """Build the suite's player of a game, ``Pong``, with the frameskip that all can do."""
-    return make_player(_fixed_id(game))
+    return make_player(_fixed_id(game), seed=seed)
 
 
 def _fixed_id(game: str) -> str:

@@ -12,6 +12,7 @@ import cv2
 import gymnasium
 import numpy as np
 import pytest
+from ale_py.env import AtariEnv
 
 GAMES = json.loads((Path(__file__).parents[1] / "a3c/reports/published_scores.json").read_text())["scores"]
 
@@ -225,6 +226,22 @@ PROTOCOLS = {  # frameskip, sticky, fewest emulator frames before the emulator's
     "BreakoutNoFrameskip-v4": ((1, 1), 0.0, 108_000),
 }
 PONG = ("NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")
+
+
+def test_a_game_that_is_built_with_its_first_seed_is_loaded_once_and_plays_the_same(monkeypatch):
+    loads, load = [], AtariEnv.load_game
+    monkeypatch.setattr(AtariEnv, "load_game", lambda game: loads.append(game) or load(game))
+    at_once, later = make_player("Breakout-v0", seed=5), make_player("Breakout-v0")
+    actions = np.random.default_rng(0).integers(0, 4, 300).tolist()
+    for seed, expected_loads in ((5, 3), (5, 5), (6, 7)):  # only the first time
+        np.testing.assert_array_equal(at_once.reset(seed=seed)[0], later.reset(seed=seed)[0])
+        assert len(loads) == expected_loads
+        for action in actions:
+            (frame, *result), (expected, *expected_result) = at_once.step(action), later.step(action)
+            np.testing.assert_array_equal(frame, expected)
+            assert result == expected_result
+            if result[1]:
+                np.testing.assert_array_equal(at_once.reset()[0], later.reset()[0])
 
 
 @pytest.mark.parametrize("env_id", PROTOCOLS)

@@ -186,7 +186,7 @@ class Simulators:
 class FreeGame:
     """A game that costs nothing: always the same frame, and an end every 1,000 steps."""
 
-    def __init__(self):
+    def __init__(self, seed: int | None = None):
         self._frame = np.random.default_rng(0).integers(0, 256, FRAME_SHAPE, np.uint8)
         self._steps = 0
 

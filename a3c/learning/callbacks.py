@@ -37,7 +37,7 @@ from tensorpack.utils import logger
 
 _LONGEST_LINE = 40  # that is told of a file
 _HIGHEST = float(np.finfo(np.float32).max)
-_DRAW_EVERY_S = 20.0
+_DRAW_EVERY_S = 60.0
 _DRAW_S = 20.0  # it may take, with the lowest priority
 
 
@@ -310,12 +310,12 @@ class HandSetter(HyperParamSetter):
 
 
 class CurveDrawer(Callback):
-    """Keeps ``learning_curve.png`` up to date: after an epoch a process of its own, of low priority, draws it."""
+    """Keeps ``learning_curve.png`` up to date: every minute, and at the end, a process of low priority draws it."""
 
     def __init__(self, directory: Path, stop: StopRequest):
         self._directory, self._stop = directory, stop
         self._process: subprocess.Popen | None = None
-        self._started_s = -math.inf
+        self._started_s = time.monotonic()
 
     def _before_epoch(self):  # now the statistics of the epoch before are written
         if time.monotonic() - self._started_s > _DRAW_EVERY_S and self._ended(0):

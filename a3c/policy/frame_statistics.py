@@ -26,10 +26,10 @@ class FrameStatistics(NamedTuple):
 
 def frame_statistics(env_id: str, seed: int) -> FrameStatistics:
     """Measure a game under random actions, of a run's seed. Raises UsageError as ``make_player`` does."""
-    player = make_player(env_id)
     seeds = Seeds(seed, Purpose.FRAME_STATISTICS)
-    rng = seeds.generator()
-    frame, _ = player.reset(seed=seeds.of_life(0))
+    rng, first_seed = seeds.generator(), seeds.of_life(0)
+    player = make_player(env_id, seed=first_seed)
+    frame, _ = player.reset(seed=first_seed)
     total, squares = np.zeros(FRAME_SHAPE), 0.0
     for _ in range(_STEPS):
         pixels = frame.astype(np.float64)

@@ -75,7 +75,7 @@ class SimulatorMaster:
             nursery: forks them; no other master may use it, and ``close`` closes it.
             envs_per_simulator: how many games each simulator plays.
             player_args: keyword arguments of ``player``, such as ``{"env_id": "Pong-v0"}``.
-            player: ``module:function`` that makes one game.
+            player: ``module:function`` that makes one game, as in ``SimulatorSpec``.
             seeds: of the games; by default those of a training with ``--seed 0``.
             step_timeout_s: a simulator that takes longer for a step, or three times as long to start and make its
                 first one, is killed and replaced.

@@ -41,8 +41,8 @@ class SimulatorSpec:
         seed: of its first game; the others' follow, one up each.
         num_envs: E, how many games it plays.
         address: directory of the sockets.
-        player: ``module:function`` that makes one game.
-        player_args: keyword arguments of that function.
+        player: ``module:function`` that makes one game, and is given as ``seed`` what it is reset with first.
+        player_args: further keyword arguments of that function.
     """
 
     index: int

@@ -110,32 +110,32 @@ class FakePoisonedGame(FakeCountingGame):
         return self._bad_reward if self._life_steps == self._bad_step else 0.0
 
 
-def make_fake_counting_game(**script) -> FakeCountingGame:
+def make_fake_counting_game(seed: int, **script) -> FakeCountingGame:
     """Make a fake game; ``script`` holds the arguments of ``FakeCountingGame``."""
     return FakeCountingGame(**script)
 
 
-def make_fake_poisoned_game(reward: str, step: int) -> FakePoisonedGame:
+def make_fake_poisoned_game(seed: int, reward: str, step: int) -> FakePoisonedGame:
     """Make a fake game with such a reward at such a step."""
     return FakePoisonedGame(reward, step)
 
 
-def make_fake_raising_game():
+def make_fake_raising_game(seed: int):
     """Fail to make a fake game."""
     raise ValueError("fake game that cannot be made")
 
 
-def make_fake_dying_game():
+def make_fake_dying_game(seed: int):
     """End the process, with status 7, instead of making a fake game."""
     os._exit(7)
 
 
-def make_fake_hanging_game():
+def make_fake_hanging_game(seed: int):
     """Never come back."""
     threading.Event().wait()
 
 
-def make_fake_slow_game(start_s: float) -> FakeCountingGame:
+def make_fake_slow_game(seed: int, start_s: float) -> FakeCountingGame:
     """Make a fake game, which takes ``start_s`` seconds."""
     time.sleep(start_s)
     return FakeCountingGame()

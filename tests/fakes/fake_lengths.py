@@ -58,5 +58,7 @@ class LengthsPlayer:
         return np.full(FRAME_SHAPE, 1 + self._t, np.uint8), {"frame_number": 3 * self._steps + 7}
 
 
-def make_player(log: str, die_at_step: int | None = None, leave_at_step: int | None = None) -> LengthsPlayer:
+def make_player(
+    log: str, die_at_step: int | None = None, leave_at_step: int | None = None, seed: int | None = None
+) -> LengthsPlayer:
     return LengthsPlayer(Path(log), die_at_step, leave_at_step)

@@ -67,7 +67,7 @@ def _die_when_sending() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def make_life_telling_game() -> LifeTellingGame:
+def make_life_telling_game(seed: int) -> LifeTellingGame:
     """Make one, and listen for SIGUSR1."""
 
     def ask_to_die(*_) -> None:

@@ -75,39 +75,28 @@ def damaged_files(directory: Path, trials: int, rng: random.Random) -> Trials:
         yield "cut" if trial % 4 < 2 else "changed"
 
 
-def full_disks(directory: Path, trials: int, rng: random.Random) -> Trials:
+def refused_writes(directory: Path, trials: int, rng: random.Random) -> Trials:
     """Nothing can be written for a while: that is told, training goes on, and the next save that can is made."""
-    run = train(directory / "run", "--max-epoch", "100000")
-    run.read_until("Start Epoch 2")
-    learner = psutil.Process(run.process.pid)
-    for _ in range(trials):
-        run.discard()
-        learner.rlimit(resource.RLIMIT_FSIZE, (rng.randrange(100_000), resource.RLIM_INFINITY))
-        run.read_until("could not be written")
-        prefix = newest_whole(directory / "run")
-        learner.rlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        wait_for(lambda before=prefix: newest_whole(directory / "run") != before, 30, "a checkpoint afterwards", run)
-        yield ""
-    run.process.send_signal(signal.SIGTERM)
-    without_traceback(expect_end(run, 143))
-    assert newest_whole(directory / "run").endswith(f"-{saved_steps(directory / 'run')[-1]}")
-
-
-def read_only_directories(directory: Path, trials: int, rng: random.Random) -> Trials:
-    """The same for an output directory that goes read-only."""
     output = directory / "run"
     run = train(output, "--max-epoch", "100000", preexec_fn=_obey_permissions)
     run.read_until("Start Epoch 2")
-    for _ in range(trials):
+    learner = psutil.Process(run.process.pid)
+    for trial in range(trials):
+        is_full = trial % 2 == 0
         run.discard()
-        output.chmod(0o555)
+        if is_full:
+            learner.rlimit(resource.RLIMIT_FSIZE, (rng.randrange(100_000), resource.RLIM_INFINITY))
+        else:
+            output.chmod(0o555)
         run.read_until("could not be written")
         prefix = newest_whole(output)
+        learner.rlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         output.chmod(0o755)
         wait_for(lambda before=prefix: newest_whole(output) != before, 30, "a checkpoint afterwards", run)
-        yield ""
+        yield "full disk" if is_full else "read-only directory"
     run.process.send_signal(signal.SIGTERM)
     without_traceback(expect_end(run, 143))
+    assert newest_whole(output).endswith(f"-{saved_steps(output)[-1]}")
 
 
 def _obey_permissions() -> None:

@@ -43,7 +43,7 @@ class NoisyPlayer:
 
 def test_frame_statistics_are_those_of_the_frames(monkeypatch):
     player = NoisyPlayer()
-    monkeypatch.setattr(frame_statistics, "make_player", lambda env_id: player)
+    monkeypatch.setattr(frame_statistics, "make_player", lambda env_id, seed: player)
     monkeypatch.setattr(frame_statistics, "_STEPS", 50)
     mean, std = frame_statistics.frame_statistics("Pong-v0", seed=0)
     assert mean.dtype == np.float32
@@ -56,7 +56,7 @@ def test_frame_statistics_are_those_of_the_frames(monkeypatch):
 def test_a_game_that_never_moves_has_deviation_one(monkeypatch):
     player = NoisyPlayer()
     player._frame = lambda: np.full(FRAME_SHAPE, 7, np.uint8)
-    monkeypatch.setattr(frame_statistics, "make_player", lambda env_id: player)
+    monkeypatch.setattr(frame_statistics, "make_player", lambda env_id, seed: player)
     monkeypatch.setattr(frame_statistics, "_STEPS", 20)
     mean, std = frame_statistics.frame_statistics("Pong-v0", seed=0)
     assert (mean.min(), mean.max(), std) == (7, 7, 1)

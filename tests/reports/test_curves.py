@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -214,10 +215,15 @@ def test_a_notebooks_backend_is_nothing_to_us(make_run):
         assert (done.returncode, done.stderr) == (0, "")
 
 
+LONG_S = 1e6  # since the last picture
+
+
 def drawer(directory: Path, stopped: bool = False) -> CurveDrawer:
     stop = StopRequest()
     stop.signal = 15 if stopped else None
-    return CurveDrawer(directory, stop)
+    drawing = CurveDrawer(directory, stop)
+    drawing._started_s -= LONG_S
+    return drawing
 
 
 def test_a_finished_training_has_its_picture(make_run):
@@ -233,13 +239,17 @@ def test_an_epoch_draws_without_waiting_and_not_twice_at_once(make_run):
     drawing._before_epoch()
     first = drawing._process
     assert first is not None
-    drawing._started_s = -1e9
+    drawing._started_s -= LONG_S
     drawing._before_epoch()
     assert drawing._process is first or first.poll() is not None
     assert drawing._ended(20)
     assert (directory / "learning_curve.png").exists()
+    drawing._started_s = time.monotonic()
     drawing._before_epoch()
-    assert drawing._process is not None  # its time had come again
+    assert drawing._process is None  # the picture is new
+    drawing._started_s -= LONG_S
+    drawing._before_epoch()
+    assert drawing._process is not None
     drawing._after_train()
     assert drawing._process is None
 
