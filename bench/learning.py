@@ -32,7 +32,7 @@ from a3c.system.machine import usable_cores
 from a3c.weights.checkpoints import saved_steps
 from a3c.weights.file_policy import FilePolicy
 from a3c.weights.model_file import read_model
-from bench import games, harness
+from bench import games, games_report, harness
 from bench.command_line import start
 
 import numpy as np
@@ -222,7 +222,9 @@ def main() -> None:
     parser.add_argument("--draw", action="store_true", help="only draw what is in results/ already")
     args = parser.parse_args()
     if args.experiment == "games":
-        games.run()
+        if not args.draw:
+            games.run()
+        games_report.report()
         return
     given = {"seeds": args.seeds and tuple(args.seeds), "minutes": args.minutes}
     experiment = dataclasses.replace(
