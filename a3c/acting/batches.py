@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -66,6 +67,10 @@ class Transitions:
     def __init__(self, gamma: float, gae_lambda: float, normalize_advantages: bool):
         self._gamma, self._gae_lambda, self._normalize = gamma, gae_lambda, normalize_advantages
 
+    def count(self, unroll: Unroll) -> int:
+        """How many items an unroll has: truncated transitions are none."""
+        return int(np.count_nonzero(unroll.ends != TRUNCATED))
+
     def cut(self, unroll: Unroll) -> Batch:
         """All transitions of an unroll but truncated ones."""
         returns = lambda_returns(
@@ -94,6 +99,10 @@ class WholeUnrolls:
     def __init__(self, steps: int):
         self.steps = steps
 
+    def count(self, unroll: Unroll) -> int:
+        """How many items an unroll has: one of each game."""
+        return unroll.ends.shape[1]
+
     def cut(self, unroll: Unroll) -> UnrollBatch:
         """The unroll of each game."""
         columns = (unroll.states, unroll.actions, unroll.rewards, unroll.ends, unroll.mus, unroll.versions)
@@ -116,7 +125,8 @@ class BatchPool:
     A pool of the size of a batch gives them out in the order of arrival. A larger one gives out, each time it is
     full, all its items ``sample_reuse`` times over, each time in a new random order.
 
-    The master's thread fills it; the learner's makes the batches, while the next pool is being filled.
+    The master's thread fills a large pool, and the learner's makes its batches, while the next one is being filled. Of
+    a pool that is a batch, the master's thread only notes the unrolls: the learner's copies them together.
     """
 
     def __init__(
@@ -140,38 +150,59 @@ class BatchPool:
         self._sample_reuse = sample_reuse
         self._rng = rng
         self._size = 0
+        self._pieces: list[_Piece] = []
         self._pool: Batch | UnrollBatch | None = None
-        # In turn: a third is made only for a queue so deep that it holds batches of both.
-        self._spare: deque[Batch | UnrollBatch] = deque()
-        if self._pool_items > self._batch_items:
-            self._spare.extend(items.empty(self._pool_items) for _ in range(2))
+        # Large pools in turn: a third is made only for a queue so deep that it holds batches of both.
+        self._is_large = self._pool_items > self._batch_items
+        self._spare = deque(items.empty(self._pool_items) for _ in range(2 if self._is_large else 0))
 
     def add(self, unroll: Unroll) -> Iterator[list[MakeBatch]]:
         """Take in an unroll; yield what makes the batches of each pool that is full, each to be called once, in order.
 
-        Exhaust it before the builder goes on.
+        It is given back when its last item was copied.
         """
-        columns = self._items.cut(unroll)
-        done, total = 0, len(columns.states)
+        done, total = 0, self._items.count(unroll)
+        if not total:
+            unroll.give_back()
         while done < total:
-            if self._pool is None:  # not earlier: by now the learner may have drawn the last of the one before
-                self._pool = self._spare.popleft() if self._spare else self._items.empty(self._pool_items)
             take = min(total - done, self._pool_items - self._size)
-            for pool, column in zip(self._pool, columns, strict=True):
-                pool[self._size : self._size + take] = column[done : done + take]
+            piece = _Piece(unroll, done, done + take, done + take == total)
+            if not self._is_large:
+                self._pieces.append(piece)
+            else:
+                if self._pool is None:  # not earlier: by now the learner may have drawn the last of the one before
+                    self._pool = self._spare.popleft() if self._spare else self._items.empty(self._pool_items)
+                self._copy(piece, self._pool, self._size)
             done, self._size = done + take, self._size + take
             if self._size == self._pool_items:
                 yield self._hand_out()
 
+    def _copy(self, piece: _Piece, pool: Batch | UnrollBatch, at: int) -> None:
+        size = piece.stop - piece.start
+        for target, column in zip(pool, self._items.cut(piece.unroll), strict=True):
+            target[at : at + size] = column[piece.start : piece.stop]
+        if piece.is_last:
+            piece.unroll.give_back()
+
     def _hand_out(self) -> list[MakeBatch]:
-        pool, self._pool, self._size = self._pool, None, 0
+        self._size = 0
+        if not self._is_large:
+            pieces, self._pieces = self._pieces, []
+            return [functools.cache(partial(self._collect, pieces))] * self._sample_reuse
+        pool, self._pool = self._pool, None
         self._items.complete(pool)
-        if self._pool_items == self._batch_items:
-            return [lambda: pool] * self._sample_reuse  # the learner's, from here on
         orders = [self._rng.permutation(self._pool_items) for _ in range(self._sample_reuse)]
         starts = range(0, self._pool_items, self._batch_items)
         parts = [order[start : start + self._batch_items] for order in orders for start in starts]
         return [partial(self._draw, pool, part, part is parts[-1]) for part in parts]
+
+    def _collect(self, pieces: list[_Piece]) -> Batch | UnrollBatch:
+        batch, at = self._items.empty(self._batch_items), 0
+        for piece in pieces:
+            self._copy(piece, batch, at)
+            at += piece.stop - piece.start
+        self._items.complete(batch)
+        return batch
 
     def _draw(self, pool: Batch | UnrollBatch, part: np.ndarray, is_last: bool) -> Batch | UnrollBatch:
         batch = self._items.empty(len(part))
@@ -180,6 +211,15 @@ class BatchPool:
         if is_last:
             self._spare.append(pool)
         return batch
+
+
+class _Piece(NamedTuple):
+    """Items of an unroll, from ``start`` to before ``stop``; ``is_last``: no other piece of it comes later."""
+
+    unroll: Unroll
+    start: int
+    stop: int
+    is_last: bool
 
 
 def empty_batch(size: int) -> Batch:

@@ -67,17 +67,15 @@ class Collector:
         self.emulator_frames += block.emulator_frames
         unroll, handed_out = None, False
         if block.sequence == 0:
-            states = self._begin_life(block)
+            self._begin_life(block)
         else:
             self._count(block)
-            builder = self._builders[block.index]
-            unroll = builder.record(block.rewards, block.ends)
+            unroll = self._builders[block.index].record(block.rewards, block.ends)
             if unroll is not None:
                 for batches in self._pool.add(unroll):
                     self._put(batches)
                     handed_out = True
-            states = builder.push(block.frames)
-        request = Request(block.index, block.life, self._builders[block.index], states)
+        request = Request(block.index, block.life, self._builders[block.index], block.frames)
         if unroll is None or not self._in_generations:
             self._requests.put(request)
             return
@@ -87,13 +85,12 @@ class Collector:
                 self._requests.put(held)
             self._held.clear()
 
-    def _begin_life(self, block: StepBlock) -> np.ndarray:
+    def _begin_life(self, block: StepBlock) -> None:
         # A new builder: a predictor may still be at work on the one of the life that ended.
         index = block.index
         self._builders[index] = UnrollBuilder(len(block.ends), self._unroll_steps)
         self._scores[index] = np.zeros(len(block.ends))
         self._held = [request for request in self._held if request.index != index]
-        return self._builders[index].start(block.frames)
 
     def _count(self, block: StepBlock) -> None:
         scores = self._scores[block.index]

@@ -22,13 +22,13 @@ class Request(NamedTuple):
     Attributes:
         index, life: of the simulator.
         builder: of its unrolls; its newest step is the predictor's until the actions are out.
-        states: of its games, uint8 ``[E, 84, 84, 12]``.
+        frames: the newest ones of its games, uint8 ``[E, 84, 84, 3]``.
     """
 
     index: int
     life: int
     builder: UnrollBuilder
-    states: np.ndarray
+    frames: np.ndarray
 
 
 class Actions(NamedTuple):
@@ -106,13 +106,13 @@ class Predictor:
             if not requests:
                 continue
             acting_version = version()
-            blocks = [request.states for request in requests]
+            blocks = [request.builder.push(request.frames) for request in requests]
             states = blocks[0] if len(blocks) == 1 else np.concatenate(blocks, out=several[: sum(map(len, blocks))])
             probabilities, values = policy(states)
             actions, mus = sample_actions(probabilities, self._rng.random(len(values)))
             at = 0
             for request in requests:
-                part = slice(at, at + len(request.states))
+                part = slice(at, at + len(request.frames))
                 request.builder.decide(actions[part], mus[part], values[part], acting_version)
                 self._answers.put(Actions(request.index, request.life, actions[part].astype(np.int8)))
                 at = part.stop
@@ -123,7 +123,7 @@ class Predictor:
         try:
             while not requests or states + self._most_of_one <= self._batch_size:
                 requests.append(self._requests.get(block=not requests, timeout=_POLL_S))
-                states += len(requests[-1].states)
+                states += len(requests[-1].frames)
         except queue.Empty:
             pass
         return requests

@@ -6,6 +6,9 @@ predicted when its action was chosen, is the bootstrap of steps 0 to T - 1; step
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from a3c.simulation.messages import RUNNING, TERMINATED, TRUNCATED
@@ -17,7 +20,7 @@ _ALIGNMENT_BYTES = 64  # TensorFlow takes arrays so aligned without a copy
 
 
 class Unroll(NamedTuple):
-    """T consecutive steps of E games. Views of a builder's arrays: good until its next ``push``.
+    """T consecutive steps of E games. Views of a builder's arrays: good until they are given back.
 
     Attributes:
         states: uint8 ``[T + 1, E, 84, 84, 12]``; the last is the one after the T steps.
@@ -28,6 +31,7 @@ class Unroll(NamedTuple):
         rewards: clipped rewards, float32 ``[T, E]``.
         ends: how the episode went on after the step, uint8 ``[T, E]``.
         bootstrap_values: value of the state after the last step, float32 ``[E]``.
+        give_back: lets the builder use the arrays again.
     """
 
     states: np.ndarray
@@ -38,6 +42,7 @@ class Unroll(NamedTuple):
     rewards: np.ndarray
     ends: np.ndarray
     bootstrap_values: np.ndarray
+    give_back: Callable[[], None]
 
 
 def aligned_empty(shape: tuple[int, ...], dtype) -> np.ndarray:
@@ -83,36 +88,62 @@ def lambda_returns(
     return returns
 
 
-class UnrollBuilder:
-    """Collects the steps of one simulator's games.
+class _Arrays(NamedTuple):
+    """Room for an unroll and the step after it, ``[T + 1, E, ...]``; the columns are those of ``Unroll``."""
 
-    The master's thread calls ``start``, ``record`` and ``push``; between ``push`` and the simulator's next message
-    the newest step belongs to the predictor, which calls ``decide``.
+    states: np.ndarray
+    actions: np.ndarray
+    mus: np.ndarray
+    values: np.ndarray
+    versions: np.ndarray
+    rewards: np.ndarray
+    ends: np.ndarray
+
+
+class UnrollBuilder:
+    """Collects the steps of one life of a simulator's games.
+
+    Between a simulator's message and its actions the newest step belongs to the predictor, which calls ``push`` and
+    then ``decide``; with the next message the master's thread calls ``record``. An unroll keeps its arrays until it is
+    given back, which any thread may do: meanwhile the next one is built in others.
     """
 
     def __init__(self, num_envs: int, unroll_steps: int):
-        steps, shape = unroll_steps, (unroll_steps + 1, num_envs)
-        self._steps = steps
-        self._t = 0
-        self._states = aligned_empty((*shape, *STATE_SHAPE), np.uint8)
-        self._actions = np.zeros(shape, np.int32)
-        self._mus = np.zeros(shape, np.float32)
-        self._values = np.zeros(shape, np.float32)
-        self._versions = np.zeros(shape, np.int64)
-        self._rewards = np.zeros(shape, np.float32)
-        self._ends = np.zeros(shape, np.uint8)
+        self._steps, self._num_envs = unroll_steps, num_envs
+        self._t = -1
+        self._spare: deque[_Arrays] = deque()
+        self._arrays = self._make_arrays()
 
-    def start(self, frames: np.ndarray) -> np.ndarray:
-        """Forget everything and begin with first frames, uint8 ``[E, 84, 84, 3]``. Returns the states."""
-        self._t = 0
-        self._states[0] = 0
-        self._states[0, ..., -FRAME_SHAPE[-1] :] = frames
-        return self._states[0]
+    def _make_arrays(self) -> _Arrays:
+        shape = (self._steps + 1, self._num_envs)
+        columns = (np.int32, np.float32, np.float32, np.int64, np.float32, np.uint8)
+        return _Arrays(aligned_empty((*shape, *STATE_SHAPE), np.uint8), *(np.zeros(shape, dtype) for dtype in columns))
+
+    def push(self, frames: np.ndarray) -> np.ndarray:
+        """Open the next step with its newest frames, uint8 ``[E, 84, 84, 3]``. Returns the states to act on.
+
+        The first frames have no history: zeros.
+        """
+        if self._t < 0:
+            states = self._arrays.states[0]
+            states[:] = 0
+            states[..., -FRAME_SHAPE[-1] :] = frames
+            self._t = 0
+            return states
+        if self._t == self._steps:
+            full, self._arrays = self._arrays, self._spare.popleft() if self._spare else self._make_arrays()
+            for old, new in zip(full, self._arrays, strict=True):
+                new[0] = old[self._steps]
+            self._t = 0
+        t, arrays = self._t, self._arrays
+        stack_frames(arrays.states[t], frames, arrays.ends[t] != RUNNING, out=arrays.states[t + 1])
+        self._t = t + 1
+        return arrays.states[t + 1]
 
     def decide(self, actions: np.ndarray, mus: np.ndarray, values: np.ndarray, version: int) -> None:
         """Complete the newest step with the behaviour policy's choice; arrays ``[E]``."""
-        t = self._t
-        self._actions[t], self._mus[t], self._values[t], self._versions[t] = actions, mus, values, version
+        t, arrays = self._t, self._arrays
+        arrays.actions[t], arrays.mus[t], arrays.values[t], arrays.versions[t] = actions, mus, values, version
 
     def record(self, rewards: np.ndarray, ends: np.ndarray) -> Unroll | None:
         """Add what came of the newest step's actions.
@@ -124,24 +155,11 @@ class UnrollBuilder:
         Returns:
             The unroll of the T steps before the newest one, if it is complete.
         """
-        t = self._t
-        np.clip(rewards, -1, 1, out=self._rewards[t])
-        self._ends[t] = ends
+        t, arrays = self._t, self._arrays
+        np.clip(rewards, -1, 1, out=arrays.rewards[t])
+        arrays.ends[t] = ends
         if t < self._steps:
             return None
-        arrays = (self._states, self._actions, self._mus, self._values, self._versions, self._rewards, self._ends)
-        _, *columns = (array[:t] for array in arrays)
-        return Unroll(self._states, *columns, bootstrap_values=self._values[t])
-
-    def push(self, frames: np.ndarray) -> np.ndarray:
-        """Open the next step with its newest frames, uint8 ``[E, 84, 84, 3]``. Returns the states to act on."""
-        if self._t == self._steps:
-            for array in (
-                self._states, self._actions, self._mus, self._values, self._versions, self._rewards, self._ends
-            ):  # fmt: skip
-                array[0] = array[self._t]
-            self._t = 0
-        t = self._t
-        stack_frames(self._states[t], frames, self._ends[t] != RUNNING, out=self._states[t + 1])
-        self._t = t + 1
-        return self._states[t + 1]
+        states, *columns = arrays
+        give_back = partial(self._spare.append, arrays)
+        return Unroll(states, *(column[:t] for column in columns), arrays.values[t], give_back)

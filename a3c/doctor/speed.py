@@ -209,10 +209,9 @@ class Histories:
         """Make the states that a predictor would take."""
         if step.sequence == 0:
             self._builders[step.index] = UnrollBuilder(self._envs[step.index], _UNROLL_STEPS)
-            self._builders[step.index].start(step.frames)
-        else:
-            self._builders[step.index].record(step.rewards, step.ends)
-            self._builders[step.index].push(step.frames)
+        elif (unroll := self._builders[step.index].record(step.rewards, step.ends)) is not None:
+            unroll.give_back()
+        self._builders[step.index].push(step.frames)
 
 
 def transport_states_per_s(envs_per_simulator: tuple[int, ...], num_actions: int, seconds: float) -> float:

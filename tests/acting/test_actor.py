@@ -38,6 +38,7 @@ def step_block(index: int, life: int, sequence: int, envs: int = 1) -> StepBlock
 
 
 def decide(request, action: int) -> None:
+    request.builder.push(request.frames)
     request.builder.decide(np.array([action]), np.array([0.5]), np.array([0.0]), version=action)
 
 
@@ -141,7 +142,9 @@ def test_a_simulator_that_died_while_it_waited_acts_again():
         actor.collector.on_step(step_block(0, life=life, sequence=sequence))
         acting.append(actor._requests.qsize() == 1)
         while actor._requests.qsize():
-            assert actor._requests.get_nowait().life == life
+            request = actor._requests.get_nowait()
+            assert request.life == life
+            decide(request, action=0)
     assert acting == [True, True, False, True, True, False]  # simulator 1 has made no step
 
 

@@ -29,7 +29,19 @@ def numbered_unroll(first: int, steps: int, envs: int, ends=RUNNING) -> Unroll:
         rewards=numbers.astype(np.float32),
         ends=np.full((steps, envs), ends, np.uint8),
         bootstrap_values=np.zeros(envs, np.float32),
+        give_back=lambda: None,
     )
+
+
+def overwritten_when_given_back(unroll: Unroll) -> Unroll:
+    """The builder goes on in the same arrays."""
+    *arrays, _ = unroll
+
+    def give_back():
+        for array in arrays:
+            array[:] = 99
+
+    return unroll._replace(give_back=give_back)
 
 
 def fill(pool: BatchPool, unrolls: int, steps=3, envs=2) -> list[Batch]:
@@ -105,8 +117,10 @@ def test_equal_advantages_normalise_to_zero():
 
 
 def test_all_truncated_adds_nothing():
-    pool = make_pool(2, 2)
-    assert take(pool, numbered_unroll(0, 3, 2, TRUNCATED)) == []
+    pool, given_back = make_pool(2, 2), []
+    unroll = numbered_unroll(0, 3, 2, TRUNCATED)._replace(give_back=lambda: given_back.append(0))
+    assert take(pool, unroll) == []
+    assert given_back == [0]
     (batch, *_) = take(pool, numbered_unroll(6, 3, 2))
     assert batch.actions.tolist() == [6, 7]
 
@@ -116,12 +130,10 @@ def test_batches_in_the_queue_are_never_overwritten(pool_states, reuse, batches)
     pool = make_pool(4, pool_states, reuse)
     queue, copies = [], []
     for i in range(12):
-        unroll = numbered_unroll(i * 6, 3, 2)
+        unroll = overwritten_when_given_back(numbered_unroll(i * 6, 3, 2))
         for batch in take(pool, unroll):
             queue.append(batch)
             copies.append([column.copy() for column in batch])
-        for array in unroll:  # the builder goes on, in the same arrays
-            array[:] = 99
     assert len(queue) == batches
     for batch, copy in zip(queue, copies, strict=True):
         for column, kept in zip(batch, copy, strict=True):
@@ -159,6 +171,33 @@ def test_two_pools_are_enough(left):
     assert np.concatenate([batch.actions for batch in drawn]).size == 36 - 2 * left
 
 
+# Unrolls of 6 transitions; given back when all is added, and after each batch that is made.
+@pytest.mark.parametrize(
+    ("pool_states", "given_back"),
+    [(4, [0, 0, 1, 2, 2, 3, 4]), (6, [0, 1, 2, 3, 4]), (12, [0, 2, 4]), (24, [0, 4])],
+)
+def test_an_unroll_is_given_back_with_its_last_item(pool_states, given_back):
+    pool, back, waiting = make_pool(pool_states, pool_states), [], []
+    for number in range(4):
+        unroll = numbered_unroll(number * 6, 3, 2)._replace(give_back=lambda number=number: back.append(number))
+        for batches in pool.add(unroll):
+            waiting += batches
+    counts = [len(back)]
+    for make_batch in waiting:
+        make_batch()
+        counts.append(len(back))
+    assert counts == given_back
+    assert back == [0, 1, 2, 3]
+
+
+def test_a_large_pool_gives_its_unrolls_back_at_once():
+    pool, back = make_pool(2, 24), []
+    for number in range(4):
+        unroll = numbered_unroll(number * 6, 3, 2)._replace(give_back=lambda number=number: back.append(number))
+        list(pool.add(unroll))
+        assert back == list(range(number + 1))
+
+
 def test_a_pool_that_is_a_batch_is_given_away():
     pool = make_pool(6, 6)
     first, second = (take(pool, numbered_unroll(number, 3, 2))[0] for number in (0, 6))
@@ -194,9 +233,7 @@ def test_whole_unrolls_stay_whole(steps, envs, batch_size, pool_states, reuse):
     for unroll in made:
         ends = np.random.default_rng(len(batches)).integers(0, 3, unroll.ends.shape)
         unroll.ends[:] = ends
-        batches += take(pool, unroll)
-        for array in unroll:  # the builder goes on, in the same arrays
-            array[:] = 99
+        batches += take(pool, overwritten_when_given_back(unroll))
     filled = unrolls * steps * envs // pool_states
     assert len(batches) == filled * reuse * (pool_states // batch_size)
     for batch in batches:

@@ -85,9 +85,10 @@ def make_predictor(envs: tuple[int, ...], batch_size: int) -> Predictor:
 
 
 def request(index: int, envs: int, decided: list | None = None) -> Request:
-    """States of simulator ``index``, filled with its number; what is decided goes to ``decided``."""
-    builder = SimpleNamespace(decide=lambda *args: decided.append((index, *args)))
-    return Request(index, 10 + index, builder, np.full((envs, *STATE_SHAPE), index, np.uint8))
+    """Of simulator ``index``, whose states are filled with its number; what is decided goes to ``decided``."""
+    states = np.full((envs, *STATE_SHAPE), index, np.uint8)
+    builder = SimpleNamespace(push=lambda frames: states, decide=lambda *args: decided.append((index, *args)))
+    return Request(index, 10 + index, builder, states[..., -3:])
 
 
 @pytest.mark.parametrize(

@@ -127,9 +127,8 @@ class Tape:
     """
 
     def __init__(self, unroll_steps: int, envs: int, seed: int = 0):
-        self.builder = UnrollBuilder(envs, unroll_steps)
+        self.unroll_steps, self.envs = unroll_steps, envs
         self.rng = np.random.default_rng(seed)
-        self.envs = envs
         self.decisions = 0
         self.states: list[np.ndarray] = []  # of each decision, [E, 84, 84, 12]
         self.rewards: list[np.ndarray] = []  # raw, of each decision's step
@@ -137,16 +136,16 @@ class Tape:
         self.history: list[list[np.ndarray]] = [[] for _ in range(envs)]
 
     def start(self) -> None:
-        self._act(self.builder.start(self._frames(first=[True] * self.envs)))
+        self.builder = UnrollBuilder(self.envs, self.unroll_steps)
+        self._act(self.builder.push(self._frames(first=[True] * self.envs)))
 
     def step(self, ends, rewards=None) -> Unroll | None:
-        """One message; returns copies of the unroll's arrays."""
+        """One message; returns the unroll that is complete with it."""
         ends = np.array(ends, np.uint8)
         rewards = np.array(self.rng.normal(0, 2, self.envs) if rewards is None else rewards, np.float32)
         self.ends.append(ends)
         self.rewards.append(rewards)
         unroll = self.builder.record(rewards, ends)
-        unroll = unroll and Unroll(*(array.copy() for array in unroll))
         self._act(self.builder.push(self._frames(first=ends != RUNNING)))
         return unroll
 
@@ -246,6 +245,23 @@ def test_games_of_a_block_end_independently():
     assert unroll.ends.T.tolist() == [[R, R, R, R, R, R], [T, R, T, R, R, R], [R, C, R, R, R, R]]
     assert unroll.states[2, 2, ..., :9].max() == 0  # the step after the truncation is an episode's first
     assert unroll.states[2, 0, ..., 3:].min() > 0
+
+
+@pytest.mark.parametrize(("held", "arrays"), [(0, 2), (1, 3), (3, 5)])
+def test_arrays_that_were_given_back_are_built_in_again(held, arrays):
+    tape, waiting, seen = Tape(unroll_steps=2, envs=1), [], set()
+    tape.start()
+    for number in range(20):
+        unroll = tape.step([R])
+        if unroll is None:
+            continue
+        seen.add(unroll.states.ctypes.data)
+        waiting.append((number, unroll))
+        if len(waiting) > held:
+            first, oldest = waiting.pop(0)
+            assert oldest.actions[:, 0].tolist() == [100 * (first - 2), 100 * (first - 1)]
+            oldest.give_back()
+    assert len(seen) == arrays
 
 
 # The tape: everything together

@@ -21,7 +21,7 @@ def play(items, lives=(3, 3), pool_states: int = 2 * STEPS * UNROLLS):
     pool = BatchPool(items, pool_states, pool_states, 1, rng)
     builder = UnrollBuilder(2, STEPS)
     games = [LifeTellingGame() for _ in range(2)]
-    builder.start(np.stack([game.reset(seed=lives[0] * SEEDS_PER_LIFE + env)[0] for env, game in enumerate(games)]))
+    builder.push(np.stack([game.reset(seed=lives[0] * SEEDS_PER_LIFE + env)[0] for env, game in enumerate(games)]))
     for number in range(UNROLLS * STEPS + 40):
         actions = rng.integers(6, size=2)
         builder.decide(actions, np.full(2, 0.25), rng.normal(size=2), number)
