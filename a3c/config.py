@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from a3c.acting_defaults import acting_defaults, predict_batch_size
 from a3c.errors import UsageError, first_line
 from a3c.run_files import CONFIG_FILE, file_name
 
@@ -110,18 +111,21 @@ class Config:
     seed: int = _flag(0, "task", "seed of the weights, the games and the actions", low=0, high=2**31 - 1,
                       of_the_run=True)
 
-    simulator_proc: int | None = _flag(None, "simulation", "simulator processes (default: 2 per usable core)",
-                                       low=1, high=4096)
+    simulator_proc: int | None = _flag(None, "simulation", "simulator processes (default: 2 per usable core; with a "
+                                       "GPU 32 at most)", low=1, high=4096)
     num_envs: int | None = _flag(None, "simulation", "games, spread evenly over the processes, at least one to each "
-                                 "(default: 20 per usable core)", low=1, high=65536)
+                                 "(default: 20 per usable core; with a GPU 16, 256 at most)", low=1, high=65536)
 
     simulator_timeout: float = _flag(60.0, "simulation", "seconds that a simulator may take for a step, and three "
                                      "times that to start: then it is killed and replaced", low=0.1, high=1e9)
 
-    predict_batch_size: int = _flag(16, "prediction", "states in an inference batch, at most; made of whole blocks of "
-                                    "one process's games, at least one", low=1, high=65536)
-    predictor_thread_per_gpu: int | None = _flag(None, "prediction", "predictor threads per inference device "
-                                                 "(default: 4 on a GPU, 1 on the CPU)", low=1, high=64)
+    predict_batch_size: int | None = _flag(None, "prediction", "states in an inference batch, at most; made of whole "
+                                           "blocks of one process's games, at least one (default: 16; with a GPU half "
+                                           "of the games, shared out over the predictor threads, as far as memory "
+                                           "goes, 16 at least)", low=1, high=65536)
+    predictor_thread_per_gpu: int | None = _flag(None, "prediction", "predictor threads per inference device (default: "
+                                                 "1 on the CPU; on a GPU 1 for 2 usable cores, 4 at most)",
+                                                 low=1, high=64)
 
     network: str = _flag("auto", "learning", "batch-a3c is the original's; small is for machines without a GPU; "
                          "nature has DQN's convolutions; auto takes batch-a3c with a GPU and small without, for "
@@ -169,8 +173,13 @@ class Config:
                                 "the learner waits and waits while it learns; slow")
     # fmt: on
 
-    def resolve(self, cores: int, num_gpus: int) -> Config:
-        """Fill in what was not given, for a machine of ``cores`` usable cores and ``num_gpus`` visible GPUs.
+    def resolve(self, cores: int, num_gpus: int, gpu_bytes: int | None = None) -> Config:
+        """Fill in what was not given, for a machine.
+
+        Args:
+            cores: usable cores.
+            num_gpus: visible GPUs.
+            gpu_bytes: memory of the smallest of them; None if it is not known.
 
         Raises:
             UsageError: values that do not go together.
@@ -184,16 +193,20 @@ class Config:
                 "--deterministic plays with one simulator and one predictor on one device: leave --simulator-proc and "
                 "--predictor-thread-per-gpu out, and name one --gpu at most"
             )
-        processes = self.simulator_proc or (1 if self.deterministic else 2 * cores)
+        acting = acting_defaults(cores, on_gpu)
+        processes = self.simulator_proc or (1 if self.deterministic else acting.simulator_proc)
         if self.num_envs is not None:
             processes = min(processes, self.num_envs) if self.simulator_proc is None else processes
+        num_envs = max(self.num_envs or (acting.num_envs if self.simulator_proc is None else 1), processes)
+        threads = self.predictor_thread_per_gpu or (1 if self.deterministic else acting.predictor_thread_per_gpu)
         chosen = dict(
             LEARNING_DEFAULTS[network],
             env=self.env or DEFAULT_ENV,
             network=network,
             simulator_proc=processes,
-            num_envs=max(self.num_envs or (20 * cores if self.simulator_proc is None else 1), processes),
-            predictor_thread_per_gpu=4 if on_gpu and not self.deterministic else 1,
+            num_envs=num_envs,
+            predict_batch_size=predict_batch_size(num_envs, num_gpus, threads, gpu_bytes),
+            predictor_thread_per_gpu=threads,
             steps_per_epoch=6000 if on_gpu else 768,
             eval_every=3 if on_gpu else 10,
             eval_episode=50 if on_gpu else 20,

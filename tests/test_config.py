@@ -93,7 +93,6 @@ ORIGINAL = {
 }
 ORIGINAL_ON_GPU = {
     "predictor_thread_per_gpu": 4,
-    "predict_batch_size": 16,
     "simulator_proc": 24,
     "steps_per_epoch": 6000,
     "max_epoch": 1000,
@@ -152,7 +151,7 @@ def test_resolved_leaves_nothing_open(network, num_gpus):
 def test_deterministic_is_one_simulator_and_one_predictor(num_gpus):
     resolved = resolve("--deterministic", num_gpus=num_gpus)
     assert (resolved.simulator_proc, resolved.predictor_thread_per_gpu) == (1, 1)
-    assert resolved.envs_per_simulator == (40,)
+    assert resolved.envs_per_simulator == (32 if num_gpus else 40,)
     assert resolve("--deterministic --num-envs 8").envs_per_simulator == (8,)
     for line, gpus in (("--simulator-proc 2", 0), ("--predictor-thread-per-gpu 2", 0), ("", 2)):
         with pytest.raises(UsageError, match="--deterministic"):
@@ -166,7 +165,8 @@ def test_what_is_given_is_kept(network):
         "--pool-states 384 --learning-rate 0.5 --entropy-beta 0 "
         "--value-weight 0.25 --adam-epsilon 0.5 --gradient-clip global-norm --gradient-clip-norm 9 "
         "--steps-per-epoch 5 --eval-every 2 --eval-episode 3 "
-        "--queue-size 7 --predictor-thread-per-gpu 2 --simulator-proc 5 --num-envs 11 --env Breakout-v0"
+        "--queue-size 7 --predictor-thread-per-gpu 2 --predict-batch-size 9 "
+        "--simulator-proc 5 --num-envs 11 --env Breakout-v0"
     )
     parsed = parse_args([*given_flags.split(), "--network", network])
     assert parsed.resolve(cores=2, num_gpus=1) == parsed

@@ -30,7 +30,7 @@ def refusal(*argv: str) -> str:
 
 def test_defaults_are_the_originals():
     assert parse_args([]) == Config()
-    given_to_all = {"task": "train", "episode": 100, "gamma": 0.99, "predict_batch_size": 16}
+    given_to_all = {"task": "train", "episode": 100, "gamma": 0.99}
     assert given_to_all.items() <= dataclasses.asdict(Config()).items()
     assert Config().max_epoch == 1000
 

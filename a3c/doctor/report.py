@@ -137,10 +137,16 @@ def command(config: Config, num_gpus: int) -> str:
     if config.gpu == NO_GPU:
         gpus = NO_GPU
     gpu = f" --gpu {gpus}" if gpus else ""
-    return (
+    line = (
         f"./train-atari.py --env {config.env}{gpu} --network {config.network} "
         f"--num-envs {config.num_envs} --simulator-proc {config.simulator_proc}"
     )
+    if num_gpus:
+        line += (
+            f" --predict-batch-size {config.predict_batch_size} "
+            f"--predictor-thread-per-gpu {config.predictor_thread_per_gpu}"
+        )
+    return line
 
 
 def advice(limited_by: str, config: Config, num_gpus: int) -> str:

@@ -41,6 +41,7 @@ from a3c.policy.networks import NETWORKS
 from a3c.seeds import Purpose, Seeds
 from a3c.simulation.master import SimulatorMaster
 from a3c.simulation.nursery import Nursery
+from a3c.system import gpu
 from a3c.system.machine import usable_cores
 from a3c.system.stopping import StopRequest
 from a3c.watch.server import listen
@@ -77,7 +78,8 @@ def train(config: Config, stop: StopRequest) -> None:
         check_model(model_file, protocol, config.network)
         config = dataclasses.replace(config, network=model_file.network)
     num_gpus, cores = usable_gpus(config), usable_cores()
-    config = dataclasses.replace(config, env=env).resolve(cores, num_gpus)
+    gpu_bytes = gpu.smallest_bytes(gpu.query()) if num_gpus else None
+    config = dataclasses.replace(config, env=env).resolve(cores, num_gpus, gpu_bytes)
     listener = listen(config.watch) if config.watch is not None else None
     directory = RunDirectory(config)
     with directory.claimed(), _memory_errors_told():

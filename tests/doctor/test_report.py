@@ -78,13 +78,16 @@ def test_expectation_on_a_gpu():
         (Config(env="Pong-v0"), 0, "--env Pong-v0 --network small --num-envs 40 --simulator-proc 4"),
         (Config(env="ALE/Pong-v5", gpu="0,1"), 0,
          "--env ALE/Pong-v5 --network small --num-envs 40 --simulator-proc 4"),
-        (Config(env="Pong-v0"), 1, "--env Pong-v0 --gpu 0 --network batch-a3c --num-envs 40 --simulator-proc 4"),
+        (Config(env="Pong-v0"), 1, "--env Pong-v0 --gpu 0 --network batch-a3c --num-envs 32 --simulator-proc 4 "
+         "--predict-batch-size 16 --predictor-thread-per-gpu 1"),
         (Config(env="Pong-v0", gpu="2,3", num_envs=8, simulator_proc=8), 2,
-         "--env Pong-v0 --gpu 2,3 --network batch-a3c --num-envs 8 --simulator-proc 8"),
+         "--env Pong-v0 --gpu 2,3 --network batch-a3c --num-envs 8 --simulator-proc 8 "
+         "--predict-batch-size 16 --predictor-thread-per-gpu 1"),
         (Config(env="Pong-v0", gpu="-1"), 0,
          "--env Pong-v0 --gpu -1 --network small --num-envs 40 --simulator-proc 4"),
         (Config(env="Pong-v0", gpu="2,3"), 1,
-         "--env Pong-v0 --gpu 2 --network batch-a3c --num-envs 40 --simulator-proc 4"),
+         "--env Pong-v0 --gpu 2 --network batch-a3c --num-envs 32 --simulator-proc 4 "
+         "--predict-batch-size 16 --predictor-thread-per-gpu 1"),
     ],
 )  # fmt: skip
 def test_command(config, gpus, flags):
