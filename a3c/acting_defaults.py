@@ -23,7 +23,7 @@ _MOST_CORES = 16
 _GAMES_PER_PROCESS = 8
 _MOST_THREADS, _CORES_PER_THREAD = 4, 2
 _BATCH = 16
-_STATE_BYTES = 4_000_000  # batch-a3c's inputs and two largest layers have 2.1 MB, float32; the rest is for workspaces
+STATE_BYTES = 4_000_000  # batch-a3c's inputs and two largest layers have 2.1 MB, float32; the rest is for workspaces
 _MEMORY_SHARE = 1 / 8
 
 
@@ -64,5 +64,5 @@ def predict_batch_size(num_envs: int, num_gpus: int, threads: int, gpu_bytes: in
     predictors = threads * -(-num_gpus // 2)
     states = num_envs // (2 * predictors)
     if gpu_bytes is not None:
-        states = min(states, int(gpu_bytes * _MEMORY_SHARE / _STATE_BYTES) // threads)
+        states = min(states, int(gpu_bytes * _MEMORY_SHARE / STATE_BYTES) // threads)
     return max(_BATCH, states)

@@ -193,9 +193,13 @@ def gpu(config: Config, seen: list[str], listed: list[str] | str, visible: str |
     if visible is None and last >= len(listed):
         text = f"{prefix}nvidia-smi lists {len(listed)}, from 0 to {len(listed) - 1}"
         return Check("gpu", FAIL, text, "name others with --gpu")
-    versions = _read(REQUIREMENTS)["tensorflow"].removeprefix("tensorflow")
     text = f"{prefix}the driver lists {len(listed)}, but this TensorFlow cannot use them"
-    return Check("gpu", missing, text, f"{PIP} 'tensorflow[and-cuda]{versions}'")
+    return Check("gpu", missing, text, f"{PIP} 'tensorflow[and-cuda]{tensorflow_versions()}'")
+
+
+def tensorflow_versions() -> str:
+    """The versions of TensorFlow that the suite was tested with, as pip takes them."""
+    return _read(REQUIREMENTS)["tensorflow"].removeprefix("tensorflow")
 
 
 def display() -> Check:

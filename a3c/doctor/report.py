@@ -16,10 +16,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from a3c.config import DEFAULT_ENV, NO_GPU, Config
-from a3c.doctor import checks
+from a3c.doctor import checks, gpus
 from a3c.doctor.checks import FAIL, OK, WARN, Check
 from a3c.errors import RunError, problem
-from a3c.system import machine
+from a3c.system import gpu, machine
 
 SECONDS = 2.5  # of each of the six measurements; the whole then takes half a minute
 _FORWARD_BATCHES = (32, 128)
@@ -133,12 +133,12 @@ def expectation(found: Estimate, parts: dict[str, float], cores: int, num_gpus: 
 
 def command(config: Config, num_gpus: int) -> str:
     """The training's command line with what ``Config.resolve`` has chosen."""
-    gpus = ",".join(map(str, config.gpu_ids[:num_gpus] or (0,))) if num_gpus else ""
+    numbers = ",".join(map(str, config.gpu_ids[:num_gpus] or (0,))) if num_gpus else ""
     if config.gpu == NO_GPU:
-        gpus = NO_GPU
-    gpu = f" --gpu {gpus}" if gpus else ""
+        numbers = NO_GPU
+    chosen = f" --gpu {numbers}" if numbers else ""
     line = (
-        f"./train-atari.py --env {config.env}{gpu} --network {config.network} "
+        f"./train-atari.py --env {config.env}{chosen} --network {config.network} "
         f"--num-envs {config.num_envs} --simulator-proc {config.simulator_proc}"
     )
     if num_gpus:
@@ -197,12 +197,15 @@ def run(config: Config, seconds: float | None = None, quiet: Callable = contextl
     config = dataclasses.replace(config, env=config.env or DEFAULT_ENV)
     game = checks.game(config.env)
     report.add(game, checks.display(), checks.prctl(), checks.sockets(), *checks.cores(0.2 * seconds))
-    config = config.resolve(cores, num_gpus)
-    report.add(checks.gpu(config, names, checks.listed_gpus(), visible), checks.files(config, cores),
+    cards = gpu.query()
+    config = config.resolve(cores, num_gpus, gpu.smallest_bytes(cards))
+    looked_at = gpus.look(config, cards, num_gpus)
+    report.add(checks.gpu(config, names, checks.listed_gpus(), visible), *looked_at, checks.files(config, cores),
                checks.processes(config, cores), checks.memory(config, cores),
                checks.output(config, weights[config.network]))  # fmt: skip
     report.title("Speed")
-    speeds = _measure(report, config, cores, seconds, game.status == OK, num_gpus > 0)
+    computes = not any(check.name == "convolution" and check.status == FAIL for check in looked_at)
+    speeds = _measure(report, config, cores, seconds, game.status == OK, num_gpus > 0, computes)
     if speeds is not None:
         found = estimate(*speeds, cores, num_gpus)
         report.title("Expect")
@@ -222,8 +225,8 @@ def _load_tensorflow(config: Config) -> tuple[int, list[str], dict[str, int]]:
     import tensorflow as tf
 
     num_gpus = devices.visible_gpus(config.gpu)
-    gpus = tf.config.list_physical_devices("GPU")[:num_gpus]
-    names = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]
+    seen = tf.config.list_physical_devices("GPU")[:num_gpus]
+    names = [tf.config.experimental.get_device_details(device).get("device_name", device.name) for device in seen]
     shapes = {name: network.variable_shapes(_MOST_ACTIONS).values() for name, network in NETWORKS.items()}
     return num_gpus, names, {name: sum(map(math.prod, sizes)) for name, sizes in shapes.items()}
 
@@ -235,7 +238,9 @@ class Speeds(NamedTuple):
     transport_per_s: float
 
 
-def _measure(report: Report, config: Config, cores: int, seconds: float, plays: bool, on_gpu: bool) -> Speeds | None:
+def _measure(
+    report: Report, config: Config, cores: int, seconds: float, plays: bool, on_gpu: bool, computes: bool
+) -> Speeds | None:
     """Measure and print the speeds; None if one could not be measured, which is a failed check."""
     from a3c.doctor import speed
     from atari_wrapper import get_protocol
@@ -262,14 +267,14 @@ def _measure(report: Report, config: Config, cores: int, seconds: float, plays: 
     transport = measured("transport", lambda: speed.transport_states_per_s(config.envs_per_simulator, actions, seconds))
     if transport is not None:
         report.line("transport", f"{transport:,.0f} states/s, of games that cost nothing")
-    network = measured(
+    network = computes and measured(
         "network", lambda: speed.network_seconds(config, actions, seconds, _FORWARD_BATCHES, (config.batch_size,))
     )
-    if network is not None:
+    if network:
         for name, key in (("inference", "forward"), ("training", "train")):
             where = "on a GPU" if on_gpu else "on one core"
             report.line(name, f"{1 / network[key]:,.0f} states/s {where}, network {config.network}")
-    if step is None or transport is None or network is None:
+    if step is None or transport is None or not network:
         return None
     parts = {"game": step[0], "inference": network["forward"], "training": config.sample_reuse * network["train"]}
     return Speeds(parts, transport)

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from a3c.acting.unroll import UnrollBuilder, aligned_empty
 from a3c.config import Config
@@ -232,14 +233,19 @@ def network_seconds(
     seconds: float,
     forward_batches: tuple[int, ...] = _FORWARD_BATCHES,
     train_batches: tuple[int, ...] = _TRAIN_BATCHES,
+    callers: int = 1,
 ) -> dict[str, float]:
-    """Time the forward pass and the update alone: seconds per state, each in its best batch, on one thread.
+    """Time the forward pass and the update alone: seconds per state, each in its best batch.
+
+    TensorFlow puts them on the GPU if it sees one, else on one thread of the CPU.
 
     Args:
         config: the resolved configuration.
         num_actions: A.
         seconds: of the measurement of each batch.
         forward_batches, train_batches: how many states a batch holds.
+        callers: threads that call for the forward pass at the same time, as predictors do: on a GPU one's copies and
+            another's inference go on side by side.
     """
     from a3c.learning.model import Model  # here: TensorFlow stays out of the benchmark's own process
     from a3c.policy.session import make_policy, session_config
@@ -266,7 +272,7 @@ def network_seconds(
             def forward_seconds(batch: int) -> float:
                 states = _states(batch)
                 policy(states)
-                return seconds_per_call(lambda: policy(states), seconds) / batch
+                return _seconds_per_call_of(callers, lambda: policy(states), seconds) / batch
 
             def train_seconds(batch: int) -> float:
                 columns = _columns(config, batch, num_actions)
@@ -277,6 +283,15 @@ def network_seconds(
                 "forward": min(forward_seconds(batch) for batch in forward_batches),
                 "train": min(train_seconds(batch) for batch in train_batches),
             }
+
+
+def _seconds_per_call_of(callers: int, function: Callable[[], object], seconds: float) -> float:
+    """Time between two calls' ends when so many threads call at the same time."""
+    if callers == 1:
+        return seconds_per_call(function, seconds)
+    with ThreadPoolExecutor(callers) as pool:
+        times = list(pool.map(lambda _: seconds_per_call(function, seconds), range(callers)))
+    return 1 / sum(1 / one for one in times)
 
 
 def _states(size: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import signal
 from bench.command_line import run, start
 
 import pytest
+from drivers import BLACKWELL, fake_driver
 from processes import wait_until
 
 pytestmark = pytest.mark.long
@@ -25,6 +26,16 @@ def test_doctor_tells_what_there_is_and_what_to_expect(tmp_path):
         assert text in section
     assert "\x1b" not in out
     assert not (tmp_path / "run").exists()
+
+
+def test_doctor_tells_what_a_driver_lists(tmp_path):
+    out = run(
+        "--task", "doctor", "--gpu", "0", "--output", str(tmp_path / "run"), script="tests/fakes/quick_doctor.py",
+        status=1, COLUMNS="300", **fake_driver(BLACKWELL), CUDA_VISIBLE_DEVICES="0",
+    )  # fmt: skip
+    for name, words in (("driver", "version 570.00"), ("kernels", "capability 12.0"), ("gpu", "the driver lists 1")):
+        assert re.search(rf"^(ok|FAIL)  +{name} .*{words}", out, re.MULTILINE), out
+    assert re.search(r"^FAIL  CUDA .*\n +try: .*tensorflow\[and-cuda\]", out, re.MULTILINE)
 
 
 def test_doctor_fails_with_a_remedy(tmp_path):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from a3c.config import Config
-from a3c.doctor import checks, speed
+from a3c.doctor import checks, gpus, speed
 from a3c.doctor import report as doctor
 from a3c.doctor.checks import FAIL, OK, WARN, Check
 from a3c.doctor.report import Report, advice, command, estimate, expectation
 from a3c.errors import RunError, UsageError
-from a3c.system import machine
+from a3c.system import gpu, machine
+from a3c.system.gpu import parse
 
 import pytest
 
@@ -184,7 +185,7 @@ def parts(monkeypatch):
 
     def replace(name, value):
         module, function = name.split(".")
-        monkeypatch.setattr({"checks": checks, "doctor": doctor, "speed": speed}[module], function, value)
+        monkeypatch.setattr({"checks": checks, "doctor": doctor, "gpus": gpus, "speed": speed}[module], function, value)
 
     monkeypatch.setattr(machine, "usable_cores", lambda: 2)
     monkeypatch.setenv("COLUMNS", "100")
@@ -193,6 +194,7 @@ def parts(monkeypatch):
     replace("checks.packages", lambda: [Check("packages", OK, "fine")])
     replace("checks.cores", lambda seconds: [Check("cores", OK, "fine")])
     replace("checks.listed_gpus", lambda: "")
+    monkeypatch.setattr(gpu, "query", list)
     replace("doctor._load_tensorflow", lambda config: (0, [], {"small": 1, "batch-a3c": 2}))
     replace("speed.game_seconds", lambda protocol, seconds: (0.5e-3, [0.5e-3, 1e-3]))
     replace("speed.transport_states_per_s", lambda envs, actions, seconds: 30_000.0)
@@ -256,6 +258,24 @@ def test_what_cannot_be_measured_fails_and_nothing_is_estimated(name, parts, cap
     assert "cannot be measured: it broke\n" in out
     assert "\nExpect\n" not in out
     assert out.count("states/s") >= 1  # the others are
+
+
+def test_a_gpu_that_computes_wrongly_is_not_measured(parts, capsys):
+    parts("gpus.look", lambda *_: [Check("convolution", FAIL, "differs", "look")])
+    parts("speed.network_seconds", lambda *_: pytest.fail("it was measured"))
+    with pytest.raises(RunError, match=r"1 of \d+ checks failed \(convolution\)"):
+        doctor.run(Config())
+    assert "\nExpect\n" not in capsys.readouterr().out
+
+
+def test_the_drivers_memory_and_list_reach_the_defaults_and_the_checks(parts, monkeypatch):
+    cards, seen = parse("H100, 560, 9.0, 8000, 0, 0"), {}
+    monkeypatch.setattr(gpu, "query", lambda: cards)
+    parts("doctor._load_tensorflow", lambda config: (1, ["H100"], {"small": 1, "batch-a3c": 2}))
+    parts("gpus.look", lambda *args: seen.update(zip(("config", "cards", "num_gpus"), args, strict=True)) or [])
+    doctor.run(Config(num_envs=4096))
+    assert (seen["cards"], seen["num_gpus"]) == (cards, 1)
+    assert seen["config"].predict_batch_size == 8000 * 2**20 // 8 // 4_000_000
 
 
 def test_a_game_that_does_not_play_is_not_measured(parts, capsys):

@@ -21,6 +21,13 @@ def test_seconds_per_call(monkeypatch):
     assert len(calls) == 3
 
 
+def test_calls_of_several_threads_end_at_their_common_rate(monkeypatch):
+    monkeypatch.setattr(speed, "seconds_per_call", lambda function, seconds: function() * seconds)
+    assert speed._seconds_per_call_of(1, lambda: 3.0, 2.0) == 6.0
+    times = iter([1.0, 1.0, 0.5])
+    assert speed._seconds_per_call_of(3, lambda: next(times), 1.0) == 0.25  # one, one, and two a second
+
+
 def test_a_step_is_its_frames_a_screen_and_a_resize():
     parts = {"frame": 1.0, "screen": 10.0, "resize": 100.0}
     protocol = get_protocol("Pong-v0")
@@ -53,6 +60,6 @@ def test_transport_is_measured_and_leaves_nobody():
 @pytest.mark.parametrize("correction", CORRECTIONS)
 def test_a_network_is_measured_with_each_loss(correction):
     config = Config(network="small", correction=correction, local_time_max=4, batch_size=8, pool_states=8)
-    found = speed.network_seconds(config.resolve(1, 0), 6, 0.0, (2, 4), (8,))
+    found = speed.network_seconds(config.resolve(1, 0), 6, 0.0, (2, 4), (8,), callers=2)
     assert sorted(found) == ["forward", "train"]
     assert all(0 < seconds < 1 for seconds in found.values())
