@@ -1,6 +1,7 @@
 # make train  sets up .venv and trains:  make train ENV=Breakout-v0 GPU=0 ARGS="--num-envs 64"
 # make test   sets up .venv, checks the style and runs the tests;  make test-quick  those that take no training
 # make bench-simulators (-transport, -train, -scaling)  measures speed;  make bench-learning  what is learned
+# make bench-gpu  measures a machine with a GPU, in under 8 minutes
 # make bench-peers, make bench-learning-peers  the same of others, in .venv-bench
 # make bench-watch  measures what --watch costs;  make bench-soak  an hour's memory, files and threads
 # make bench-pictures, bench-screenshot, bench-animation  the README's pictures
