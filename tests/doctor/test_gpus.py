@@ -116,7 +116,7 @@ MIB = 1 << 20
 
 
 @pytest.mark.parametrize(
-    ("total", "used", "status"), [(80_000, 500, OK), (80_000, 79_000, WARN), (2_000, 0, WARN), (6_000, 500, OK)]
+    ("total", "used", "status"), [(80_000, 500, OK), (80_000, 79_000, WARN), (4_000, 0, WARN), (6_000, 500, OK)]
 )
 def test_memory(total, used, status):
     card = CARD._replace(memory_bytes=total * MIB, used_bytes=used * MIB)
