@@ -8,24 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import queue
 import subprocess
 import sys
-import time
 
-from a3c.acting.batches import BatchPool, MakeBatch, Transitions
-from a3c.acting.collector import Collector
-from a3c.acting.predictor import Request
 from a3c.config import NETWORKS, Config
-from a3c.doctor.speed import FREE_GAME, Simulators, network_seconds
+from a3c.doctor.speed import network_seconds
 from a3c.flags import parse_args
-from a3c.simulation.messages import StepBlock
 from a3c.system import gpu
 from a3c.system.machine import usable_cores
 from a3c.system.processes import start_program
 from atari_wrapper import get_protocol
-
-import numpy as np
+from bench.transport import WholeBatches
 
 
 def on_device(seconds: float, flags: list[str], within_s: float) -> tuple[dict, dict[str, dict[str, float]]]:
@@ -58,43 +51,11 @@ def on_device(seconds: float, flags: list[str], within_s: float) -> tuple[dict, 
     return lines[0], {line.pop("network"): line for line in lines[1:]}
 
 
-class Master:
-    """What the master's thread does with a step: history, unroll and batch; nothing is done with the batches.
-
-    Attributes:
-        states: counted.
-    """
-
-    def __init__(self, config: Config):
-        """``config``: the resolved configuration, its pool no larger than a batch."""
-        items = Transitions(config.gamma, config.gae_lambda, normalize_advantages=False)
-        pool = BatchPool(items, config.batch_size, config.pool_states, config.sample_reuse, np.random.default_rng(0))
-        sizes = config.envs_per_simulator
-        self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
-        self._collector = Collector(sizes, config.local_time_max, pool, False, self._requests, self._put)
-        self.states = 0
-
-    def on_step(self, step: StepBlock) -> None:
-        """Take a step, and decide as a predictor would."""
-        self._collector.on_step(step)
-        request, games = self._requests.get(timeout=60), len(step.ends)
-        request.builder.decide(np.zeros(games, np.int64), np.ones(games, np.float32), np.zeros(games, np.float32), 0)
-        self.states += games
-
-    def _put(self, batches: list[MakeBatch]) -> None:
-        for make_batch in batches:
-            make_batch()
-
-
 def master(config: Config, seconds: float) -> tuple[float, float]:
     """States per second from games that cost nothing to whole batches, and seconds of the master's thread per state."""
-    simulators, receiver = Simulators({}, config.envs_per_simulator, 1, FREE_GAME), Master(config)
-    try:
-        start = time.thread_time()
-        rate = simulators.states_per_s(seconds, receiver.on_step)
-        return rate, (time.thread_time() - start) / receiver.states
-    finally:
-        simulators.close()
+    with WholeBatches(config) as batches:
+        measured = batches.measure(seconds)
+    return measured["states"], measured["master"]
 
 
 def _measure(seconds: float, flags: list[str]) -> None:
