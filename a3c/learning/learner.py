@@ -12,8 +12,11 @@ import dataclasses
 import logging
 import socket
 from collections.abc import Iterator
+from functools import partial
 
 from a3c.acting.actor import Actor
+from a3c.cluster.cluster import Cluster
+from a3c.cluster.latency import games_per_core
 from a3c.config import DEFAULT_ENV, Config
 from a3c.errors import RunError, first_line
 from a3c.learning.acting import Acting, trainer_input
@@ -77,11 +80,16 @@ def train(config: Config, stop: StopRequest) -> None:
         check_model(model_file, protocol, config.network)
         config = dataclasses.replace(config, network=model_file.network)
     num_gpus, cores = usable_gpus(config), usable_cores()
-    config = dataclasses.replace(config, env=env).resolve(cores, num_gpus)
-    listener = listen(config.watch) if config.watch is not None else None
-    directory = RunDirectory(config)
-    with directory.claimed(), _memory_errors_told():
-        _train(directory, config, protocol, model_file, cores, num_gpus, listener, stop)
+    config = dataclasses.replace(config, env=env)
+    with Cluster(config, stop.ask) if config.ray else contextlib.nullcontext() as cluster:
+        if cluster is None:
+            config = config.resolve(cores, num_gpus)
+        else:
+            config = config.resolve(cores, num_gpus, cluster.cores, games_per_core(cluster.round_trip_s))
+        listener = listen(config.watch) if config.watch is not None else None
+        directory = RunDirectory(config)
+        with directory.claimed(), _memory_errors_told():
+            _train(directory, config, protocol, model_file, cores, num_gpus, listener, cluster, stop)
 
 
 def _train(
@@ -92,6 +100,7 @@ def _train(
     cores: int,
     num_gpus: int,
     listener: socket.socket | None,
+    cluster: Cluster | None,
     stop: StopRequest,
 ) -> None:
     """The wiring: simulators, actor, model and trainer, and what looks on. ``config`` is resolved."""
@@ -99,8 +108,8 @@ def _train(
     begin = read_progress(directory.checkpoint, config, len(protocol.actions), devices.updates_per_step)
     _prepare(directory, config, cores, begin)
 
-    master = SimulatorMaster(
-        Nursery(),
+    simulators = partial(SimulatorMaster, Nursery()) if cluster is None else partial(cluster.master, fixed=True)
+    master = simulators(
         config.envs_per_simulator,
         {"env_id": config.env},
         seeds=Seeds(config.seed, Purpose.TRAINING_GAMES),
@@ -122,7 +131,8 @@ def _train(
         trainer.setup_graph(model.get_input_signature(), batches, model.build_graph, model.get_optimizer)
 
         acting = Acting(actor, master, devices, stop)
-        evaluator = Evaluator(config, 1 if config.deterministic else 2 * cores, devices.infer[-1], stop)
+        playing = 1 if config.deterministic else 2 * (cluster.cores if cluster else cores)
+        evaluator = Evaluator(config, playing, devices.infer[-1], stop, cluster)
         clock = TrainingClock(evaluator)
         by_hand = HandFile(directory.path / HYPER_PARAM_FILE, ("learning_rate", "entropy_beta"))
         trainer.train_with_defaults(

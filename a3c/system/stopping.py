@@ -39,6 +39,10 @@ class StopRequest:
         faulthandler.enable(2)
         self._deferred = True
 
+    def ask(self) -> None:
+        """Stop as at a signal: what there is will be saved. Any thread may call it."""
+        self.signal = self.signal or signal.SIGTERM
+
     def check(self) -> None:
         """Raise StoppedError if a signal was noted."""
         if self.signal is not None:

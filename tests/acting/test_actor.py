@@ -27,7 +27,12 @@ def make_actor(envs_per_simulator: tuple[int, ...], lives: int = 0, **options) -
     options = {"local_time_max": 1, "batch_size": 1, "pool_states": 1, "correction": "clipped-is"} | options
     config = Config(simulator_proc=len(envs_per_simulator), num_envs=sum(envs_per_simulator), **options)
     master = SimpleNamespace(
-        envs_per_simulator=envs_per_simulator, lives=lives, restarts=0, replace_dead=lambda: None, close=lambda: None
+        envs_per_simulator=envs_per_simulator,
+        lives=lives,
+        restarts=0,
+        replace_dead=lambda: None,
+        at_play=set,
+        close=lambda: None,
     )
     return Actor(config.resolve(cores=1, num_gpus=0), master, 1, 1, StopRequest())
 
