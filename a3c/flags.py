@@ -189,14 +189,7 @@ _PAGE = """# Flags
 *update* one applied gradient. Learning settings that you leave out depend on the network. With `--network batch-a3c`
 they are the original's. What a run has chosen is printed when it starts, and kept in its `config.json`.
 
-#def _check_listen(address: str) -> None:
-    with contextlib.suppress(ValueError):
-        if not ipaddress.ip_address(address).is_unspecified:
-            return
-    raise UsageError(f"--listen {address}: it must be one IP address of this machine, which the hosts reach")
-
-
-# The flags to know first
+## The flags to know first
 
 {first}
 

@@ -64,7 +64,7 @@ def join(options: Options) -> Joined:
         "namespace": f"train-atari-{uuid.uuid4().hex}",
         "logging_level": "ERROR",
         "log_to_driver": True,
-        "runtime_env": {"working_dir": str(_ROOT), "excludes": ["/*", *(f"!/{name}" for name in _SHIPPED)]},
+        "runtime_env": {"working_dir": str(_ROOT), "excludes": [f"/{name}" for name in _not_shipped()]},
     }
     if options.address == LOCAL:
         hosts = options.hosts or 1
@@ -94,6 +94,10 @@ def join(options: Options) -> Joined:
             raise JoinError(f"--host-cores {host_cores}: no node has so many ({most}); lower it, or add --hosts N")
     address = ray.get_runtime_context().gcs_address.rpartition(":")
     return Joined(hosts, host_cores, ray.util.get_node_ip_address(), (address[0], int(address[2])))
+
+
+def _not_shipped() -> list[str]:
+    return [path.name for path in _ROOT.iterdir() if path.name not in _SHIPPED]
 
 
 def _prepare(options: Options) -> None:
