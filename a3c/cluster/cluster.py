@@ -53,6 +53,14 @@ class HostState(NamedTuple):
     round_trip_s: float | None
 
 
+class Network(NamedTuple):
+    """Where the hosts stand; bytes of frames that came from them so far, packed; how often a host was lost."""
+
+    hosts: tuple[HostState, ...]
+    received_bytes: int
+    lost: int
+
+
 class Cluster:
     """A Ray cluster that was joined. The thread that makes it must outlive it, and closes it.
 
@@ -61,12 +69,12 @@ class Cluster:
         round_trip_s: to the farthest node, when the cluster was joined.
     """
 
-    def __init__(self, config: Config, on_lost: Callable[[], None] = lambda: None):
+    def __init__(self, config: Config, on_lost: Callable[[str], None] = lambda reason: None):
         """Join the cluster.
 
         Args:
             config: ``ray``, ``hosts``, ``host_cores``, ``listen`` and ``frame_codec`` are read.
-            on_lost: called, by whichever thread finds out, when the cluster is gone.
+            on_lost: called, by whichever thread finds out, when the cluster is gone; it is told why.
 
         Raises:
             UsageError: packages are missing, or the cluster cannot be joined.
@@ -75,6 +83,7 @@ class Cluster:
             raise UsageError(f"--ray needs {' and '.join(missing)}: type pip install -r {REQUIREMENTS}")
         self._on_lost, self._codec = on_lost, config.frame_codec
         self._nurseries = 0
+        self._training: ClusterNursery | None = None
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         options = {
             "address": config.ray,
@@ -110,10 +119,19 @@ class Cluster:
             fixed: each simulator has a host of its own, and waits for it when that is away; else any host that is
                 there takes it.
         """
+        simulators = len(envs_per_simulator) if fixed else None
         wire = RemoteWire(self._listen, self._codec)
-        nursery = ClusterNursery(self._open(len(envs_per_simulator) if fixed else None), wire, self._on_lost)
-        nursery.simulators = len(envs_per_simulator) if fixed else None
+        nursery = ClusterNursery(self._open(simulators), simulators, wire, self._on_lost)
+        if fixed:
+            self._training = nursery
         return SimulatorMaster(nursery, envs_per_simulator, player_args, *args, wire=wire, **options)
+
+    def network(self) -> Network:
+        """Where the hosts of the simulators with fixed hosts stand, and what came from them; any thread may ask."""
+        training = self._training
+        return (
+            Network((), 0, 0) if training is None else Network(training.hosts, training.received_bytes, training.lost)
+        )
 
     def _open(self, simulators: int | None) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -167,12 +185,17 @@ class ClusterNursery:
         simulators: how many have fixed hosts; None if any host takes them.
     """
 
-    def __init__(self, sock: socket.socket, wire: RemoteWire, on_lost: Callable[[], None]):
+    def __init__(self, sock: socket.socket, simulators: int | None, wire: RemoteWire, on_lost: Callable[[str], None]):
         self._socket, self._wire, self._on_lost = sock, wire, on_lost
         self._reason = "the process that speaks Ray has ended"
         self.hosts: tuple[HostState, ...] = ()
         self.lost = 0
-        self.simulators: int | None = None
+        self.simulators = simulators
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes of frames that came so far, packed."""
+        return self._wire.received_bytes
 
     def fileno(self) -> int:
         """A descriptor that is readable when ``exits`` has something to tell."""
@@ -239,8 +262,9 @@ class ClusterNursery:
             self._lose()
 
     def _lose(self) -> None:
-        self._on_lost()
-        raise ClusterLostError(f"the Ray cluster is gone ({self._reason}): what was learned is saved, --resume goes on")
+        reason = f"the Ray cluster is gone ({self._reason})"
+        self._on_lost(reason)
+        raise ClusterLostError(f"{reason}: what was learned is saved, --resume goes on")
 
     def close(self) -> None:
         """Kill all its simulators."""

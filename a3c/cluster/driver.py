@@ -150,10 +150,9 @@ class Driver:
         for (number, index), life in host.lives.items():
             self._tell_exit(number, index, life, LOST)
         host.lives, host.commands = {}, []
-        if host.state == UP:
+        if host.state != state:
             host.state = state
             self._tell_hosts()
-        host.state = state
 
     def _look(self) -> None:
         now = running_s()

@@ -139,7 +139,7 @@ def _train(
             callbacks=[
                 RunBegins(directory),
                 acting,
-                StatusLine(acting, config.max_epoch, cores, num_gpus > 0),
+                StatusLine(acting, config.max_epoch, cores, num_gpus > 0, cluster),
                 WholeEpochs(config.steps_per_epoch),
                 FiniteGuard(directory.path, actor, [spec.name for spec in model.inputs()]),
                 ScheduleSetter("learning_rate", config.learning_rate, devices.updates_per_step),
