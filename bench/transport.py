@@ -10,6 +10,8 @@ into the unroll, ready for a predictor. The cost of a state is split into
     decode      checking a message
     stack       the history, in the unroll builder
 
+With --ray the ways to a cluster's hosts are compared instead (bench/wires.py).
+
 The last line is JSON: ``states_per_s`` and the four in microseconds per state.
 """
 
@@ -58,9 +60,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--simulator-proc", type=int, help="processes (default: the suite's, 2 per core)")
     parser.add_argument("--num-envs", type=int, help="games, all processes together (default: the suite's)")
+    parser.add_argument("--ray", action="store_true", help="the ways to other machines instead: tcp, lz4, CURVE")
     args = parser.parse_args()
     chosen = Config(simulator_proc=args.simulator_proc, num_envs=args.num_envs)
     envs_per_simulator = chosen.resolve(usable_cores(), 0).envs_per_simulator
+    if args.ray:
+        from bench import wires
+
+        wires.measure(args.rounds, args.seconds, envs_per_simulator)
+        return
     simulators = Simulators({}, envs_per_simulator, _NUM_ACTIONS, FREE_GAME)
     master = Histories(envs_per_simulator)
     try:

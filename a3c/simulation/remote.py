@@ -45,8 +45,9 @@ class RemoteAddress:
 
     def connect(self, socket: zmq.Socket, name: str) -> None:
         """Connect a simulator's socket, ``steps`` or ``actions``, once: none follows a connection that is lost."""
-        socket.curve_serverkey = self.server_key.encode()
-        socket.curve_publickey, socket.curve_secretkey = self.public_key.encode(), self.secret_key.encode()
+        if self.server_key:  # a benchmark goes without
+            socket.curve_serverkey = self.server_key.encode()
+            socket.curve_publickey, socket.curve_secretkey = self.public_key.encode(), self.secret_key.encode()
         socket.ipv6 = True
         socket.setsockopt(zmq.RECONNECT_IVL, -1)
         socket.setsockopt(zmq.CONNECT_TIMEOUT, _CONNECT_TIMEOUT_MS)
@@ -116,8 +117,7 @@ class RemoteWire:
         """
         limit = socket.getsockopt(zmq.MAXMSGSIZE)  # lz4 adds to what cannot be packed
         socket.setsockopt(zmq.MAXMSGSIZE, limit + limit // 255 + _HANDSHAKE_BYTES)
-        socket.curve_server = True
-        socket.curve_publickey, socket.curve_secretkey = self._public_key, self._secret_key
+        self._encrypt(socket)
         watch_over(socket)
         host = f"[{self._listen}]" if ":" in self._listen else self._listen
         socket.ipv6 = ":" in self._listen
@@ -129,6 +129,10 @@ class RemoteWire:
                 "addresses, that the hosts reach"
             ) from None
         self._endpoints[name] = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def _encrypt(self, socket: zmq.Socket) -> None:
+        socket.curve_server = True
+        socket.curve_publickey, socket.curve_secretkey = self._public_key, self._secret_key
 
     def unpack(self, part, size_bytes: int):
         """Unpack frames, which are ``size_bytes`` long, whatever the message says of itself.
