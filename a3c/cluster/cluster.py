@@ -26,7 +26,7 @@ from a3c.system.machine import usable_cores
 from a3c.system.processes import start_program
 
 REQUIREMENTS = "requirements-ray.txt"
-_JOIN_TIMEOUT_S = 120.0
+_JOIN_TIMEOUT_S = 60.0
 _CLOSE_TIMEOUT_S = 10.0
 _log = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ class Cluster:
             if request is not None:
                 self._control.send(json.dumps(request).encode())
             if not select.select([self._control], [], [], timeout_s)[0]:
-                raise RunError(f"--ray: the cluster did not answer within {timeout_s:g} s")
+                raise RunError(f"--ray: Ray has not answered within {timeout_s:g} s: does ray status work on this machine?")
             packet = receive_packet(self._control)
         if not packet:
             raise RunError(f"--ray: the driver of the cluster ended with status {self._process.wait()}")

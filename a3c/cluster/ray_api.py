@@ -96,6 +96,11 @@ def join(options: Options) -> Joined:
     return Joined(hosts, host_cores, ray.util.get_node_ip_address(), (address[0], int(address[2])))
 
 
+def _stay_on_the_loopback() -> None:
+    """Else Ray takes the machine's own address in place of 127.0.0.1, whatever it is told."""
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+
+
 def _not_shipped() -> list[str]:
     return [path.name for path in _ROOT.iterdir() if path.name not in _SHIPPED]
 
@@ -104,7 +109,7 @@ def _prepare(options: Options) -> None:
     """Look before Ray does: it tells in many lines, and late, what is wrong with an address."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if options.address == LOCAL:
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # else it takes the machine's address, not the loopback's
+        _stay_on_the_loopback()
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         # Nobody else on this machine may use the cluster, and no token is left behind in the home directory.
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -117,6 +122,8 @@ def _prepare(options: Options) -> None:
     host, colon, port = address.rpartition(":")
     if "://" in address or not (colon and host and port.isdecimal() and int(port) < 1 << 16):
         raise JoinError(f"--ray {address}: it is HOST:PORT, as ray start --head prints it, or auto, or local")
+    if host.startswith("127.") or host in ("localhost", "[::1]"):
+        _stay_on_the_loopback()
     try:
         socket.create_connection((host.strip("[]"), int(port)), _HEAD_TIMEOUT_S).close()
     except OSError as error:
