@@ -119,9 +119,9 @@ class Cluster:
             fixed: each simulator has a host of its own, and waits for it when that is away; else any host that is
                 there takes it.
         """
-        simulators = len(envs_per_simulator) if fixed else None
+        simulators = len(envs_per_simulator)
         wire = RemoteWire(self._listen, self._codec)
-        nursery = ClusterNursery(self._open(simulators), simulators, wire, self._on_lost)
+        nursery = ClusterNursery(self._open(simulators, fixed), simulators if fixed else None, wire, self._on_lost)
         if fixed:
             self._training = nursery
         return SimulatorMaster(nursery, envs_per_simulator, player_args, *args, wire=wire, **options)
@@ -133,10 +133,10 @@ class Cluster:
             Network((), 0, 0) if training is None else Network(training.hosts, training.received_bytes, training.lost)
         )
 
-    def _open(self, simulators: int | None) -> socket.socket:
+    def _open(self, simulators: int, fixed: bool) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._nurseries += 1
-        request = {"nursery": self._nurseries, "simulators": simulators}
+        request = {"nursery": self._nurseries, "simulators": simulators, "fixed": fixed}
         with theirs, self._lost_told():
             socket.send_fds(self._control, [json.dumps(request).encode()], [theirs.fileno()])
         return ours
@@ -147,7 +147,9 @@ class Cluster:
             if request is not None:
                 self._control.send(json.dumps(request).encode())
             if not select.select([self._control], [], [], timeout_s)[0]:
-                raise RunError(f"--ray: Ray has not answered within {timeout_s:g} s: does ray status work on this machine?")
+                raise RunError(
+                    f"--ray: Ray has not answered within {timeout_s:g} s: does ray status work on this machine?"
+                )
             packet = receive_packet(self._control)
         if not packet:
             raise RunError(f"--ray: the driver of the cluster ended with status {self._process.wait()}")

@@ -31,6 +31,7 @@ _TURN_S = 0.2  # that a host waits for news of its simulators before it answers
 _WAIT_S = 0.05
 _SILENT_S = 8.0  # above what simulators take to notice that their connection is lost
 _TELL_EVERY_S = 2.0
+_BEGIN_S = 10.0
 _AGAIN_S = 5.0  # between two tries to make a host
 _HEAD_GONE_S = 30.0
 _FAILED_STARTS = 3
@@ -57,14 +58,19 @@ class _Host:
     told_core_seconds: tuple[float, float] = (0.0, 0.0)
     busy: float = 0.0
 
+    def plays_for(self, owner: int) -> int:
+        """How many simulators of an owner it has."""
+        return sum(number == owner for number, _ in self.lives)
+
 
 @dataclasses.dataclass
 class _Owner:
-    """A nursery's other end. If the number of ``simulators`` is known, each has a host of its own, else any is good."""
+    """A nursery's other end. Its ``simulators`` are ``fixed`` to hosts of their own, or any host is good for them."""
 
     number: int
     socket: socket.socket
-    simulators: int | None
+    simulators: int
+    fixed: bool
     admitted: frozenset[str] = frozenset()
     waiting: dict[int, dict] = dataclasses.field(default_factory=dict)
     outbox: deque[bytes] = dataclasses.field(default_factory=deque)
@@ -78,7 +84,7 @@ class Driver:
         self._hosts = [_Host() for _ in range(cluster.hosts)]
         self._owners: dict[int, _Owner] = {}
         self._pulse = Pulse(cluster.head)
-        self._told_s = 0.0
+        self._told_s, self._begun_s = 0.0, running_s()
         for host in self._hosts:
             self._make(host)
 
@@ -167,6 +173,7 @@ class Driver:
                 host.busy = busy / there if there > 0 else host.busy
                 host.told_core_seconds = host.core_seconds
             self._tell_hosts()
+            self._place()
         if self._pulse.head_silent_s() > _HEAD_GONE_S:
             self._end("Ray's head is gone")
 
@@ -181,7 +188,8 @@ class Driver:
         if "look" in message:
             self._control.send(json.dumps(self._cluster.look(message["look"], message["seconds"])).encode())
             return True
-        owner = _Owner(message["nursery"], socket.socket(fileno=descriptors[0]), message["simulators"])
+        (descriptor,) = descriptors
+        owner = _Owner(message["nursery"], socket.socket(fileno=descriptor), message["simulators"], message["fixed"])
         self._owners[owner.number] = owner
         self._tell_hosts()
         return True
@@ -227,10 +235,14 @@ class Driver:
                     host.commands.append(("spawn", owner.number, spec))
 
     def _host_of(self, owner: _Owner, index: int) -> _Host | None:
-        if owner.simulators is not None:
+        if owner.fixed:
             return self._hosts[host_of(index, owner.simulators, len(self._hosts))]
         there = [host for host in self._hosts if host.state == UP and host.key in owner.admitted]
-        return min(there, key=lambda host: sum(number == owner.number for number, _ in host.lives), default=None)
+        fewest = min(there, key=lambda host: host.plays_for(owner.number), default=None)
+        # In the beginning those that are not up yet are about to be: they get their part.
+        if fewest is not None and running_s() < self._begun_s + _BEGIN_S:
+            return fewest if fewest.plays_for(owner.number) * len(self._hosts) < owner.simulators else None
+        return fewest
 
     def _tell_exit(self, number: int, index: int, life: int, status: int) -> None:
         if (owner := self._owners.get(number)) is not None:
