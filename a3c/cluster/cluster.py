@@ -126,6 +126,15 @@ class Cluster:
             self._training = nursery
         return SimulatorMaster(nursery, envs_per_simulator, player_args, *args, wire=wire, **options)
 
+    def fixed_master(self, *args, **options) -> SimulatorMaster:
+        """As ``master``, with fixed hosts."""
+        return self.master(*args, fixed=True, **options)
+
+    def on_each_node(self, function: str, *args, timeout_s: float) -> list[dict]:
+        """Call ``module:function`` of ours on each node; what ``ray_api.Joined.on_each_node`` returns."""
+        nodes_s = timeout_s * self.hosts + _JOIN_TIMEOUT_S
+        return self._ask({"run": function, "args": args, "timeout_s": timeout_s}, nodes_s)
+
     def network(self) -> Network:
         """Where the hosts of the simulators with fixed hosts stand, and what came from them; any thread may ask."""
         training = self._training

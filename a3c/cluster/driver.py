@@ -185,8 +185,9 @@ class Driver:
         if not packet:
             return False
         message = json.loads(packet)
-        if "look" in message:
-            self._control.send(json.dumps(self._cluster.look(message["look"], message["seconds"])).encode())
+        if "run" in message:
+            found = self._cluster.on_each_node(message["run"], message["args"], message["timeout_s"])
+            self._control.send(json.dumps(found).encode())
             return True
         (descriptor,) = descriptors
         owner = _Owner(message["nursery"], socket.socket(fileno=descriptor), message["simulators"], message["fixed"])

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import os
 import secrets
 import socket
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -78,8 +80,7 @@ def join(options: Options) -> Joined:
             ray.init(options.address, **settings)
     except Exception as error:
         raise JoinError(f"--ray {options.address}: the cluster cannot be joined: {first_line(error)}") from None
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
-    cores = [int(node["Resources"]["CPU"]) for node in nodes]
+    cores = [int(node["Resources"]["CPU"]) for node in _nodes()]
     if host_cores is None:
         if not cores:
             raise JoinError(
@@ -165,10 +166,7 @@ class Joined:
 
     def facts(self) -> dict:
         """What the learner is told; the round trip, in seconds, is that to the farthest node."""
-        import ray
-
-        found = [_address(node) for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
-        trips = [trip for trip in map(round_trip_s, found) if trip is not None]
+        trips = [trip for trip in map(round_trip_s, map(_address, _nodes())) if trip is not None]
         return {
             "hosts": self.hosts,
             "host_cores": self.host_cores,
@@ -202,8 +200,7 @@ class Joined:
         try:
             return ray.get(call)
         except ray.exceptions.RayError as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            raise HostLostError(lines[-1] if lines else type(error).__name__) from None
+            raise HostLostError(_last_line(error)) from None
 
     def port_of(self, node_id: str) -> tuple[str, int]:
         """Address and port of a node on which Ray listens."""
@@ -211,11 +208,59 @@ class Joined:
 
         return next((_address(node) for node in ray.nodes() if node["NodeID"] == node_id), self.head)
 
+    def on_each_node(self, function: str, args: list, timeout_s: float) -> list[dict]:
+        """Call a function of ours on each node that has cores for simulators.
+
+        Args:
+            function: ``module:function``; what it returns has ``time_s``, the node's clock.
+            args: its arguments.
+            timeout_s: seconds to wait for a node at most.
+
+        Returns:
+            For each node its ``ip``, ``cpus``, ``round_trip_s``, ``clock_s`` (how far its clock is ahead of ours) and
+            ``value``, or ``error`` in place of the last two.
+        """
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        found = []
+        for node in _nodes():
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            call = ray.remote(num_cpus=0, max_retries=0)(run_function).options(scheduling_strategy=there)
+            report = {"ip": node["NodeManagerAddress"], "cpus": node["Resources"]["CPU"]}
+            report["round_trip_s"] = round_trip_s(_address(node))
+            try:
+                value = ray.get(call.remote(function, args), timeout=timeout_s)
+                report |= {"value": value, "clock_s": value["time_s"] - time.time()}
+            except ray.exceptions.RayError as error:
+                report["error"] = _last_line(error)
+            found.append(report)
+        return found
+
     def leave(self) -> None:
         """End all hosts and leave."""
         import ray
 
         ray.shutdown()
+
+
+def run_function(name: str, args: list) -> dict:
+    """Call ``module:function``."""
+    module, function = name.split(":")
+    return getattr(importlib.import_module(module), function)(*args)
+
+
+def _nodes() -> list[dict]:
+    """The nodes that are alive and have cores for simulators."""
+    import ray
+
+    return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+
+
+def _last_line(error: Exception) -> str:
+    """What an error of Ray says last, which is its cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def _address(node: dict) -> tuple[str, int]:
