@@ -28,17 +28,17 @@ _LOOPBACK = "127.0.0.1"
 FLOOR = 0.6  # of ipc's states/s, with lz4 and CURVE
 
 
-class _KeyedNursery(Nursery):
+class KeyedNursery(Nursery):
     """Gives its simulators the keys that a host would."""
 
     def __init__(self, wire: RemoteWire):
         super().__init__()
         public, secret = (key.decode() for key in zmq.curve_keypair())
-        self._keys = {"public_key": public, "secret_key": secret}
+        self.keys = {"public_key": public, "secret_key": secret}
         wire.admit(frozenset([public]))
 
     def spawn(self, spec: dict) -> None:
-        super().spawn({**spec, "address": {**spec["address"], **self._keys}})
+        super().spawn({**spec, "address": {**spec["address"], **self.keys}})
 
 
 class _OpenWire(RemoteWire):
@@ -54,7 +54,7 @@ class _OpenWire(RemoteWire):
 
 def _over(kind: type[RemoteWire], codec: str):
     wire = kind(_LOOPBACK, codec)
-    return functools.partial(SimulatorMaster, _KeyedNursery(wire), wire=wire)
+    return functools.partial(SimulatorMaster, KeyedNursery(wire), wire=wire)
 
 
 def measure(rounds: int, seconds: float, envs_per_simulator: tuple[int, ...]) -> None:
