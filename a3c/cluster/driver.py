@@ -156,6 +156,8 @@ class Driver:
         for (number, index), life in host.lives.items():
             self._tell_exit(number, index, life, LOST)
         host.lives, host.commands = {}, []
+        for owner in self._owners.values():  # the learner admits it no more, until it is up again
+            owner.admitted -= {host.key}
         if host.state != state:
             host.state = state
             self._tell_hosts()
