@@ -59,7 +59,9 @@ def join(options: Options) -> Joined:
     Raises:
         JoinError: there is none, or it has no room.
     """
-    _prepare(options)
+    if options.address == AUTO:
+        options = dataclasses.replace(options, address=os.environ.get("RAY_ADDRESS") or AUTO)
+    _prepare(options.address)
     import ray
 
     settings = {
@@ -106,19 +108,16 @@ def _not_shipped() -> list[str]:
     return [path.name for path in _ROOT.iterdir() if path.name not in _SHIPPED]
 
 
-def _prepare(options: Options) -> None:
+def _prepare(address: str) -> None:
     """Look before Ray does: it tells in many lines, and late, what is wrong with an address."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if options.address == LOCAL:
+    if address == LOCAL:
         _stay_on_the_loopback()
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         # Nobody else on this machine may use the cluster, and no token is left behind in the home directory.
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         return
-    address = options.address
     if address == AUTO:
-        address = os.environ.get("RAY_ADDRESS", AUTO)
-    if address in (AUTO, LOCAL):
         return
     host, colon, port = address.rpartition(":")
     if "://" in address or not (colon and host and port.isdecimal() and int(port) < 1 << 16):
