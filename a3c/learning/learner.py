@@ -106,7 +106,8 @@ def _train(
     """The wiring: simulators, actor, model and trainer, and what looks on. ``config`` is resolved."""
     devices = Devices.split(max(num_gpus, len(config.gpu_ids)))
     begin = read_progress(directory.checkpoint, config, len(protocol.actions), devices.updates_per_step)
-    _prepare(directory, config, cores, begin)
+    playing_cores = cluster.cores if cluster else cores
+    _prepare(directory, config, playing_cores, begin)
 
     simulators = partial(SimulatorMaster, Nursery()) if cluster is None else partial(cluster.master, fixed=True)
     master = simulators(
@@ -131,8 +132,9 @@ def _train(
         trainer.setup_graph(model.get_input_signature(), batches, model.build_graph, model.get_optimizer)
 
         acting = Acting(actor, master, devices, stop)
-        playing = 1 if config.deterministic else 2 * (cluster.cores if cluster else cores)
-        evaluator = Evaluator(config, playing, devices.infer[-1], stop, cluster)
+        evaluator = Evaluator(
+            config, 1 if config.deterministic else 2 * playing_cores, devices.infer[-1], stop, cluster
+        )
         clock = TrainingClock(evaluator)
         by_hand = HandFile(directory.path / HYPER_PARAM_FILE, ("learning_rate", "entropy_beta"))
         trainer.train_with_defaults(
