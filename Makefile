@@ -1,4 +1,5 @@
 # make train  sets up .venv and trains:  make train ENV=Breakout-v0 GPU=0 ARGS="--num-envs 64"
+#             on a Ray cluster, for which it installs what that needs:  make train RAY=10.0.0.1:6379
 # make test   sets up .venv, checks the style and runs the tests;  make test-quick  those that take no training
 # make bench-simulators (-transport, -train, -scaling)  measures speed;  make bench-learning  what is learned
 # make bench-gpu  measures a machine with a GPU, in under 8 minutes
@@ -8,7 +9,7 @@
 # make faults     kills, stops, starves and fuzzes runs, and tells what was lost
 
 # Only what stands on the command line counts: a shell may export variables of these names for others.
-$(foreach name,ENV GPU ARGS PYTHON,$(if $(findstring command line,$(origin $(name))),,$(eval override $(name) :=)))
+$(foreach name,ENV GPU RAY ARGS PYTHON,$(if $(findstring command line,$(origin $(name))),,$(eval override $(name) :=)))
 override PYTHON := $(or $(PYTHON),python3)
 BIN := .venv/bin
 
@@ -27,11 +28,11 @@ else
 make_environment = $(or $(fitting),$(unfit)) -m venv $(1)
 install = $(1)/bin/python -m pip install --quiet --disable-pip-version-check
 endif
-FLAGS := $(if $(ENV),--env $(ENV)) $(if $(GPU),--gpu $(GPU)) $(ARGS)
+FLAGS := $(if $(ENV),--env $(ENV)) $(if $(GPU),--gpu $(GPU)) $(if $(RAY),--ray $(RAY)) $(ARGS)
 
 .PHONY: train test test-quick lint faults clean
 
-train: .venv/installed
+train: .venv/installed $(if $(RAY),.venv/installed-ray)
 	@exec $(BIN)/python train-atari.py $(FLAGS)
 
 PYTEST = $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
@@ -57,7 +58,11 @@ lint: .venv/installed-dev
 	  echo "python-prctl cannot be built here (no compiler or no libcap headers): ctypes does its work"
 	@touch $@
 
-.venv/installed-dev: .venv/installed requirements-dev.txt
+.venv/installed-ray: .venv/installed requirements-ray.txt
+	$(call install,.venv) -r requirements-ray.txt
+	@touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.txt requirements-ray.txt
 	$(call install,.venv) -r requirements-dev.txt
 	@touch $@
 

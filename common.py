@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
+from a3c.cluster.cluster import Cluster
 from a3c.config import Config
 from a3c.learning import devices
 from a3c.playing import video, window
@@ -72,17 +74,23 @@ def evaluate_models(config: Config, stop: StopRequest) -> None:
     alone = config.output or len(agents) == 1
     directory = _directory(config, agents[0][1]) if alone else Path(_EVALUATIONS)
     devices.usable_gpus(config)
-    with output_directory(directory, "eval"):
+    cluster_or_none = Cluster(config) if config.ray else contextlib.nullcontext()
+    with output_directory(directory, "eval"), cluster_or_none as cluster:
         report = score_report.Report(directory)
         try:
             for model, protocol in agents:
-                _evaluate(model, protocol, config, stop, report)
+                _evaluate(model, protocol, config, stop, report, cluster)
         finally:
             report.finish()
 
 
 def _evaluate(
-    model: ModelFile, protocol: Protocol, config: Config, stop: StopRequest, report: score_report.Report
+    model: ModelFile,
+    protocol: Protocol,
+    config: Config,
+    stop: StopRequest,
+    report: score_report.Report,
+    cluster: Cluster | None,
 ) -> None:
     scores = None
     with EpisodeProgress(config.episode) as progress:
@@ -96,10 +104,11 @@ def _evaluate(
                 FilePolicy(model, usable_cores()),
                 {"env_id": protocol.env},
                 config.episode,
-                2 * usable_cores(),
+                2 * (cluster.cores if cluster else usable_cores()),
                 Seeds(config.seed, Purpose.EVALUATION),
                 on_episode=progress.add,
                 check_stop=check_stop,
+                cluster=cluster,
             )
         finally:
             scores = scores or score_report.Scores(tuple(progress.scores))

@@ -22,6 +22,7 @@ import socket
 import sys
 import traceback
 
+from a3c.simulation.connection import Connection
 from a3c.simulation.messages import (
     REST,
     RUNNING,
@@ -32,7 +33,6 @@ from a3c.simulation.messages import (
     StepBlock,
     encode_failure,
     encode_step,
-    identity,
 )
 from a3c.simulation.nursery import receive_packet
 from a3c.system.processes import die_with_parent
@@ -40,10 +40,6 @@ from atari_wrapper import FRAME_SHAPE
 
 import cv2
 import numpy as np
-import zmq
-
-_ORPHAN_CHECK_MS = 1000
-_SOCKET_BUFFER_BYTES = 1 << 20  # a message is written at once, as far as the system allows
 
 
 class GameBlock:
@@ -96,26 +92,14 @@ class SimulatorProcess:
 
     def __init__(self, spec: SimulatorSpec):
         self._spec = spec
-        self._parent_pid = os.getppid()
-        context = self._context = zmq.Context()
-        self._push = context.socket(zmq.PUSH)
-        self._push.setsockopt(zmq.SNDHWM, 2)
-        self._push.setsockopt(zmq.SNDBUF, _SOCKET_BUFFER_BYTES)
-        self._push.connect(f"ipc://{spec.address}/steps")
-        self._dealer = context.socket(zmq.DEALER)
-        self._dealer.setsockopt(zmq.IDENTITY, identity(spec.index, spec.life))
-        self._dealer.setsockopt(zmq.RCVTIMEO, _ORPHAN_CHECK_MS)
-        self._dealer.connect(f"ipc://{spec.address}/actions")
+        self._connection = Connection(spec)
 
     def run(self) -> None:
         """Play until killed. A failure is told to the master before it is raised."""
         try:
             self._play()
         except Exception:
-            self._push.send_multipart(encode_failure(self._spec.index, self._spec.life, traceback.format_exc()))
-            self._dealer.close(linger=0)
-            self._push.close(linger=2000)
-            self._context.term()  # os._exit would not wait until the words are on their way
+            self._connection.close_with(encode_failure(self._spec.index, self._spec.life, traceback.format_exc()))
             raise
 
     def _play(self) -> None:
@@ -135,18 +119,12 @@ class SimulatorProcess:
                 games.ends,
                 games.frames,
             )
-            self._push.send_multipart(encode_step(block))
+            self._connection.send(encode_step(block))
             sequence += 1
             games.step(self._receive_actions())
 
     def _receive_actions(self) -> np.ndarray:
-        while True:
-            try:
-                actions = np.frombuffer(self._dealer.recv(), np.int8)
-                break
-            except zmq.Again:
-                if os.getppid() != self._parent_pid:
-                    os._exit(1)
+        actions = np.frombuffer(self._connection.receive(), np.int8)
         if len(actions) != self._spec.num_envs:
             raise MessageError(f"{len(actions)} actions for {self._spec.num_envs} games")
         return actions

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+GAMES_PER_CORE = 20  # without a GPU; a simulator on another machine has more where the network is slow
 _MOST_CORES = 16
 _GAMES_PER_PROCESS = 8
 _MOST_THREADS, _CORES_PER_THREAD = 4, 2
@@ -44,7 +45,7 @@ class ActingDefaults(NamedTuple):
 def acting_defaults(cores: int, on_gpu: bool) -> ActingDefaults:
     """The defaults of a machine with so many usable cores, with or without a GPU."""
     if not on_gpu:
-        return ActingDefaults(2 * cores, 20 * cores, 1)
+        return ActingDefaults(2 * cores, GAMES_PER_CORE * cores, 1)
     processes = 2 * min(cores, _MOST_CORES)
     threads = max(1, min(_MOST_THREADS, cores // _CORES_PER_THREAD))
     return ActingDefaults(processes, _GAMES_PER_PROCESS * processes, threads)

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from a3c.acting_defaults import acting_defaults, predict_batch_size
+from a3c.acting_defaults import GAMES_PER_CORE, acting_defaults, predict_batch_size
 from a3c.errors import UsageError, first_line
 from a3c.run_files import CONFIG_FILE, file_name
 
@@ -25,6 +25,7 @@ CORRECTIONS = ("clipped-is", "vtrace", "clipped-surrogate")
 GRADIENT_CLIPS = ("per-tensor", "global-norm")
 REMOVED = "was removed; commit d80910a reads it"
 REMOVED_NETWORK, REMOVED_OPTIMIZER = "small-ln", "soap"
+_CLUSTER_FLAGS = ("ray", "hosts", "host_cores", "listen", "frame_codec")
 _MAX_TOLD = 60  # characters of a value that is refused
 
 
@@ -111,13 +112,26 @@ class Config:
     seed: int = _flag(0, "task", "seed of the weights, the games and the actions", low=0, high=2**31 - 1,
                       of_the_run=True)
 
-    simulator_proc: int | None = _flag(None, "simulation", "simulator processes (default: 2 per usable core; with a "
-                                       "GPU 32 at most)", low=1, high=4096)
+    simulator_proc: int | None = _flag(None, "simulation", "simulator processes (default: 2 per core that plays; with "
+                                       "a GPU 32 at most)", low=1, high=4096)
     num_envs: int | None = _flag(None, "simulation", "games, spread evenly over the processes, at least one to each "
-                                 "(default: 20 per usable core; with a GPU 16, 256 at most)", low=1, high=65536)
+                                 f"(default: {GAMES_PER_CORE} per core that plays; with a GPU 16, 256 at most; on a "
+                                 "cluster more where the network is slow)", low=1, high=65536)
 
     simulator_timeout: float = _flag(60.0, "simulation", "seconds that a simulator may take for a step, and three "
                                      "times that to start: then it is killed and replaced", low=0.1, high=1e9)
+
+    ray: str | None = _flag(None, "cluster", "play on the machines of a Ray cluster: HOST:PORT of its head; auto: "
+                            "RAY_ADDRESS, else the cluster that this machine is part of; local: a small one of this "
+                            "machine, to try it")
+    hosts: int | None = _flag(None, "cluster", "simulator hosts; those that are not there yet are waited for, while "
+                              "the others play (default: as many as the nodes have cores for)", low=1, high=256)
+    host_cores: int | None = _flag(None, "cluster", "cores of each host (default: those of the smallest node)", low=1,
+                                   high=1024)
+    listen: str | None = _flag(None, "cluster", "this machine's IP address, on which it listens for the simulators "
+                               "(default: the one that Ray was started with)")
+    frame_codec: str = _flag("lz4", "cluster", "how frames are packed for the network; none suits one of 10 Gbit/s",
+                             choices=("lz4", "none"))
 
     predict_batch_size: int | None = _flag(None, "prediction", "states in an inference batch, at most; made of whole "
                                            "blocks of one process's games, at least one (default: 16; with a GPU half "
@@ -173,13 +187,23 @@ class Config:
                                 "the learner waits and waits while it learns; slow")
     # fmt: on
 
-    def resolve(self, cores: int, num_gpus: int, gpu_bytes: int | None = None) -> Config:
+    def resolve(
+        self,
+        cores: int,
+        num_gpus: int,
+        gpu_bytes: int | None = None,
+        *,
+        playing_cores: int | None = None,
+        games_per_core: int = GAMES_PER_CORE,
+    ) -> Config:
         """Fill in what was not given, for a machine.
 
         Args:
-            cores: usable cores.
-            num_gpus: visible GPUs.
+            cores: usable ones of this machine.
+            num_gpus: visible ones.
             gpu_bytes: memory of the smallest of them; None if it is not known.
+            playing_cores: those that simulators have, if they are on other machines.
+            games_per_core: games that keep such a core busy.
 
         Raises:
             UsageError: values that do not go together.
@@ -194,6 +218,8 @@ class Config:
                 "--predictor-thread-per-gpu out, and name one --gpu at most"
             )
         acting = acting_defaults(cores, on_gpu)
+        if playing_cores is not None:
+            acting = acting._replace(simulator_proc=2 * playing_cores, num_envs=games_per_core * playing_cores)
         processes = self.simulator_proc or (1 if self.deterministic else acting.simulator_proc)
         if self.num_envs is not None:
             processes = min(processes, self.num_envs) if self.simulator_proc is None else processes
@@ -276,9 +302,12 @@ class Config:
             if record.get(name) == value:
                 raise UsageError(f'{path}: "{name}" is "{value}", which {REMOVED}')
         values = {}
+        # As typed; weights of its own; where it is by now; of that time; no training's; where it plays this time.
+        left_out = {"task", "load", "output", "watch", "overlay", *_CLUSTER_FLAGS}
+        if record.get("ray") is not None or self.ray is not None:
+            left_out |= {"simulator_proc", "num_envs"}  # they follow the cores that play
         for f in dataclasses.fields(self):
-            # As typed; weights of its own; where it is by now; of that time; no training's.
-            if f.name not in ("task", "load", "output", "watch", "overlay") and record.get(f.name) is not None:
+            if f.name not in left_out and record.get(f.name) is not None:
                 try:
                     values[f.name] = checked(f, record[f.name])
                 except ValueError as error:

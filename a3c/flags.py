@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import ipaddress
 import re
 
 from a3c.config import LEARNING_DEFAULTS, MODEL_TASKS, NETWORKS, NO_GPU, Config, Schedule, checked
@@ -12,6 +14,7 @@ from a3c.errors import UsageError
 _GROUPS = {
     "task": "task",
     "simulation": "simulation",
+    "cluster": "cluster (simulators on other machines: docs/cluster.md)",
     "prediction": "prediction",
     "learning": "learning (what is not given here depends on the network: the original's for batch-a3c)",
     "schedule": "schedule",
@@ -136,10 +139,25 @@ def _check_task(config: Config) -> None:
         raise UsageError("--watch is for --task train and --task play")
     if config.overlay and task != "dump_video":
         raise UsageError("--overlay is for --task dump_video")
+    if config.ray is None:
+        for name in ("hosts", "host_cores", "listen"):
+            if getattr(config, name) is not None:
+                raise UsageError(f"{_name(name)} is for simulators on a Ray cluster: add --ray ADDRESS, or --ray local")
+    elif task not in ("train", "eval", "doctor"):
+        raise UsageError("--ray is for --task train, eval and doctor")
+    if config.listen is not None:
+        _check_listen(config.listen)
     if config.resume and task != "train":
         raise UsageError("--resume is for --task train")
     if config.resume and config.load:
         raise UsageError("--resume and --load exclude each other: --load starts a new run from the file's weights")
+
+
+def _check_listen(address: str) -> None:
+    with contextlib.suppress(ValueError):
+        if not ipaddress.ip_address(address).is_unspecified:
+            return
+    raise UsageError(f"--listen {address}: it must be one IP address of this machine, which the hosts reach")
 
 
 # The flags to know first, and what they are for.

@@ -12,6 +12,7 @@ into the unroll, ready for a predictor. The cost of a state is split into
 
 With ``--unrolls T`` the states go all the way: to predictors whose policy is free, into unrolls of T steps and batches
 of 128, which a learner takes and does nothing with. The table then says what the master's thread worked for a state.
+With ``--ray`` the ways to a cluster's hosts are compared instead (bench/wires.py).
 
 The last line is JSON: ``states_per_s`` and the parts in microseconds per state.
 """
@@ -130,6 +131,7 @@ def main() -> None:
     parser.add_argument("--simulator-proc", type=int, help="processes (default: the suite's, 2 per core)")
     parser.add_argument("--num-envs", type=int, help="games, all processes together (default: the suite's)")
     parser.add_argument("--unrolls", type=int, metavar="T", help="go all the way, to batches of unrolls of T steps")
+    parser.add_argument("--ray", action="store_true", help="the ways to other machines instead: tcp, lz4, CURVE")
     args = parser.parse_args()
     chosen = Config(simulator_proc=args.simulator_proc, num_envs=args.num_envs)
     if args.unrolls is not None:
@@ -137,6 +139,11 @@ def main() -> None:
         measure_batches(whole_way.resolve(usable_cores(), 0), args)
         return
     envs_per_simulator = chosen.resolve(usable_cores(), 0).envs_per_simulator
+    if args.ray:
+        from bench import wires
+
+        wires.measure(args.rounds, args.seconds, envs_per_simulator)
+        return
     simulators = Simulators({}, envs_per_simulator, _NUM_ACTIONS, FREE_GAME)
     master = Histories(envs_per_simulator)
     try:

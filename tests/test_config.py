@@ -143,7 +143,8 @@ def test_what_small_and_nature_learn_with():
 @pytest.mark.parametrize("network", config.NETWORKS)
 def test_resolved_leaves_nothing_open(network, num_gpus):
     resolved = resolve(f"--network {network}", num_gpus=num_gpus)
-    assert [f.name for f in FIELDS if getattr(resolved, f.name) is None] == ["gpu", "watch", "max_policy_lag"]
+    none = ["gpu", "watch", "ray", "hosts", "host_cores", "listen", "max_policy_lag"]
+    assert [f.name for f in FIELDS if getattr(resolved, f.name) is None] == none
     assert resolved.resolve(cores=64, num_gpus=0) == resolved
 
 
@@ -332,7 +333,36 @@ def test_a_value_that_cannot_be_resumed_is_named(name, value, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-NOT_RESUMED = {"task", "load", "output", "watch", "overlay"}
+CLUSTER = {"ray", "hosts", "host_cores", "listen", "frame_codec"}
+NOT_RESUMED = {"task", "load", "output", "watch", "overlay"} | CLUSTER
+
+
+@pytest.mark.parametrize(
+    ("before", "line", "games"),
+    [
+        ("", "", 40),
+        ("local", "", None),  # a cluster's games are no measure for this machine, nor for another cluster
+        ("", "--ray local", None),
+        ("local", "--ray auto --hosts 3", None),
+        ("local", "--ray auto --num-envs 7", 7),
+    ],
+)
+def test_a_run_is_resumed_with_other_hosts_or_none(before, line, games, tmp_path):
+    record = {"ray": before or None, "hosts": 2, "listen": "10.0.0.1", "num_envs": 40, "simulator_proc": 4}
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(record))
+    resumed = parse_args(["--resume", "--output", str(tmp_path), *line.split()])
+    assert resumed.num_envs == games
+    assert (resumed.simulator_proc is None) == (games != 40)
+    assert resumed.listen is None
+    assert (resumed.ray, resumed.hosts) == (
+        line.split()[1] if "--ray" in line else None,
+        3 if "--hosts" in line else None,
+    )
+
+
+def test_games_and_processes_follow_the_cores_that_play():
+    resolved = Config().resolve(cores=2, num_gpus=0, playing_cores=24, games_per_core=30)
+    assert (resolved.simulator_proc, resolved.num_envs) == (48, 720)
 
 
 @pytest.mark.parametrize("field", [f for f in FIELDS if f.name not in NOT_RESUMED], ids=lambda f: f.name)

@@ -54,6 +54,8 @@ PARSED = {
     "--task eval --load B.npz --episode 100": {"task": "eval", "episode": 100},
     "--learning-rate 1e-3,5:1e-4": {"learning_rate": Schedule(1e-3, ((5, 1e-4),))},
     "--seed 2147483647": {"seed": 2**31 - 1},
+    "--ray 10.0.0.1:6379 --hosts 4 --host-cores 8": {"ray": "10.0.0.1:6379", "hosts": 4, "host_cores": 8},
+    "--ray local --listen 127.0.0.1 --frame-codec none": {"listen": "127.0.0.1", "frame_codec": "none"},
 }
 
 
@@ -93,6 +95,15 @@ REFUSED = {  # and what the line must name
     "--watch 65536": "--watch",
     "--overlay": "--overlay",
     "--resume --load x.npz": "--resume",
+    "--hosts 2": "--ray",
+    "--host-cores 2": "--ray",
+    "--listen 10.0.0.1": "--ray",
+    "--ray local --hosts 0": "--hosts",
+    "--ray local --listen 0.0.0.0": "--listen",
+    "--ray local --listen ::": "--listen",
+    "--ray local --listen here": "--listen",
+    "--ray local --frame-codec zip": "lz4",
+    "--ray local --task play --load x.npz": "--ray",
     "--resume --task eval --load x.npz": "--resume",
 }
 
@@ -149,9 +160,10 @@ LIMITS = [(f, end) for f in NUMBERS for end in ("low", "high") if end in f.metad
 @pytest.mark.parametrize(("field", "end"), LIMITS, ids=lambda part: getattr(part, "name", part))
 def test_limits(field, end):
     limit = field.metadata[end]
-    assert getattr(parse_args([flag(field), str(limit)]), field.name) == limit
+    others = ["--ray", "local"] if field.metadata["group"] == "cluster" else []
+    assert getattr(parse_args([flag(field), str(limit), *others]), field.name) == limit
     beyond = limit + (1 if field.type.startswith("int") else abs(limit) + 0.5) * (1 if end == "high" else -1)
-    assert str(limit) in refusal(flag(field), str(beyond))
+    assert str(limit) in refusal(flag(field), str(beyond), *others)
 
 
 def test_defaults_are_told_for_each_network():

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-EXPORTED = {"ENV": "/etc/profile", "GPU": "7", "ARGS": "--seed 7", "PYTHON": "no-such-python"}
+EXPORTED = {"ENV": "/etc/profile", "GPU": "7", "RAY": "10.0.0.7:6379", "ARGS": "--seed 7", "PYTHON": "no-such-python"}
 
 
 @pytest.fixture
@@ -61,6 +61,7 @@ GIVEN = {  # on make's command line: the flags
     ("ENV=Breakout-v0",): "--env Breakout-v0",
     ("ENV=Breakout-v0", "GPU=0,1", "ARGS=--seed 1 --num-envs 8"): "--env Breakout-v0 --gpu 0,1 --seed 1 --num-envs 8",
     ("GPU=-1",): "--gpu -1",
+    ("RAY=10.0.0.1:6379", "ARGS=--hosts 4"): "--ray 10.0.0.1:6379 --hosts 4",
     ("ARGS=",): "",
     ("PYTHON=python3",): "",
 }
@@ -76,6 +77,11 @@ def test_only_the_command_line_counts(given, exported, make):
 
 def test_environment_variables_do_not_override_by_e(make):
     assert make("-e", "train", "GPU=0", **EXPORTED)[-1].split()[3:] == ["--gpu", "0"]
+
+
+@pytest.mark.parametrize(("given", "installed"), [((), False), (("RAY=local",), True)])
+def test_ray_is_installed_for_who_asks_for_it(given, installed, make):
+    assert any("-r requirements-ray.txt" in line for line in make("train", *given, **EXPORTED)) == installed
 
 
 @pytest.mark.parametrize("target", ["faults", "bench-train"])

@@ -107,6 +107,7 @@ class Actor:
             config.pool_states > config.batch_size,
             self._requests,
             self._put,
+            master.at_play,
         )
         sizes = master.envs_per_simulator
         self._predictors = [
@@ -226,7 +227,9 @@ class Actor:
             start = time.perf_counter()
             block = self._master.receive(_POLL_S)
             self.simulator_wait_s += time.perf_counter() - start
-            if block is not None:
+            if block is None:
+                self.collector.look()
+            else:
                 self.collector.on_step(block)
 
     def _put(self, batches: list[MakeBatch]) -> None:

@@ -34,6 +34,7 @@ class Collector:
         in_generations: bool,
         requests: queue.SimpleQueue[Request],
         put: Callable[[list[MakeBatch]], None],
+        at_play: Callable[[], set[tuple[int, int]]],
     ):
         """
         Args:
@@ -44,10 +45,11 @@ class Collector:
                 policy, the newest, where free-running simulators would drift apart by whole pools.
             requests: what the predictors answer.
             put: gives the learner a pool's batches; returns when there is room for more.
+            at_play: the simulators, each with its life, that are waited for: those whose present life has stepped.
         """
         self._unroll_steps = unroll_steps
         self._pool, self._in_generations = pool, in_generations
-        self._requests, self._put = requests, put
+        self._requests, self._put, self._at_play = requests, put, at_play
         self._builders: list[UnrollBuilder | None] = [None] * len(envs_per_simulator)
         self._scores: list[np.ndarray | None] = [None] * len(envs_per_simulator)
         self._held: list[Request] = []
@@ -80,10 +82,20 @@ class Collector:
             self._requests.put(request)
             return
         self._held.append(request)
-        if handed_out or len(self._held) == len(self._builders):
-            for held in self._held:
-                self._requests.put(held)
-            self._held.clear()
+        if handed_out:
+            self._release()
+        else:
+            self.look()
+
+    def look(self) -> None:
+        """Let the simulators that wait for each other go on if nobody else will come: one that is gone is no reason."""
+        if self._held and self._at_play() <= {(held.index, held.life) for held in self._held}:
+            self._release()
+
+    def _release(self) -> None:
+        for held in self._held:
+            self._requests.put(held)
+        self._held.clear()
 
     def _begin_life(self, block: StepBlock) -> None:
         # A new builder: a predictor may still be at work on the one of the life that ended.

@@ -27,6 +27,7 @@ _MOST_ACTIONS = 18  # that a game has
 _WIDTHS = (40, 100)  # of the text, at least and at most
 _LABEL = "{:<5} {:<10} "
 _NARROW = 60
+_NODE_S = 60.0  # that a node may take to tell of itself
 
 
 class Report:
@@ -206,7 +207,9 @@ def run(config: Config, seconds: float | None = None, quiet: Callable = contextl
     report.title("Speed")
     computes = not any(check.name == "convolution" and check.status == FAIL for check in looked_at)
     speeds = _measure(report, config, cores, seconds, game.status == OK, num_gpus > 0, computes)
-    if speeds is not None:
+    if speeds is not None and config.ray:
+        _report_cluster(report, config, speeds, cores, num_gpus, seconds)
+    elif speeds is not None:
         found = estimate(*speeds, cores, num_gpus)
         report.title("Expect")
         for name, text in expectation(found, speeds.parts, cores, num_gpus):
@@ -215,6 +218,42 @@ def run(config: Config, seconds: float | None = None, quiet: Callable = contextl
         report.line("flags", command(config, num_gpus))
         report.line("faster", advice(found.limited_by, config, num_gpus))
     report.finish()
+
+
+def _report_cluster(report: Report, config: Config, speeds: Speeds, cores: int, num_gpus: int, seconds: float) -> None:
+    """Look at each node, measure the network, and say what to expect. Raises UsageError: it cannot be joined."""
+    from a3c.cluster.cluster import Cluster
+    from a3c.cluster.latency import games_per_core
+    from a3c.doctor import nodes
+    from atari_wrapper import get_protocol
+
+    report.title("Cluster")
+    with Cluster(config) as cluster:
+        found = cluster.on_each_node("a3c.doctor.nodes:facts", config.env, seconds, timeout_s=_NODE_S)
+        checked = [nodes.check(node, nodes.versions()) for node in found]
+        report.add(*checked)
+        playing = [node for node, check in zip(found, checked, strict=True) if check.status != FAIL]
+        if not playing:
+            return
+        games = games_per_core(cluster.round_trip_s)
+        sizes = {"simulator_proc": None, "num_envs": None}
+        config = dataclasses.replace(config, **sizes).resolve(
+            cores, num_gpus, playing_cores=cluster.cores, games_per_core=games
+        )
+        actions = len(get_protocol(config.env).actions)
+        carried, state_bytes = nodes.transport(cluster, config, actions, seconds)
+        report.line("network", f"{carried:,.0f} states/s of games that cost nothing, {carried * state_bytes / 1e6:.1f} "
+                    f"MB/s: {state_bytes:,.0f} bytes a state, --frame-codec {config.frame_codec}")  # fmt: skip
+        parts = {**speeds.parts, "game": 1e-9}
+        learner = estimate(parts, carried, cores, num_gpus).states_per_s
+        expected = nodes.forecast(playing, cluster.host_cores, cluster.hosts, games, learner, carried)
+        report.title("Expect")
+        rates = ", ".join(f"{name} {_rounded(rate)}" for name, rate in expected.rates.items())
+        report.line("at most", f"{_rounded(expected.states_per_s)} states/s: {rates}")
+        report.line("limit", expected.limited_by)
+        report.title("Use")
+        hosts = f" --ray {config.ray} --hosts {cluster.hosts} --host-cores {cluster.host_cores}"
+        report.line("flags", command(config, num_gpus) + hosts)
 
 
 def _load_tensorflow(config: Config) -> tuple[int, list[str], dict[str, int]]:

@@ -7,6 +7,8 @@ which play a game on a core each and die with the process that started them.
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import json
 import os
 import random
@@ -31,6 +33,8 @@ import cv2
 import numpy as np
 
 FREE_GAME = "a3c.doctor.speed:FreeGame"
+RECORDED_GAME = "a3c.doctor.speed:RecordedGame"
+_RECORDED_STEPS = 100
 _WARM_UP_S = 0.2
 _START_TIMEOUT_S = 60.0
 _UNROLL_STEPS = 64
@@ -141,8 +145,17 @@ def _play_on_core(core: int, env_id: str, seconds: float) -> None:
 class Simulators:
     """Simulators with a free policy: random actions, made beforehand."""
 
-    def __init__(self, player_args: dict, envs_per_simulator: tuple[int, ...], num_actions: int, player=ATARI_PLAYER):
-        self.master = SimulatorMaster(Nursery(), envs_per_simulator, player_args, player)
+    def __init__(
+        self,
+        player_args: dict,
+        envs_per_simulator: tuple[int, ...],
+        num_actions: int,
+        player=ATARI_PLAYER,
+        make_master: Callable[..., SimulatorMaster] | None = None,
+    ):
+        """``make_master``: takes games, their arguments and player; by default they play on this machine."""
+        make_master = make_master or functools.partial(SimulatorMaster, Nursery())
+        self.master = make_master(envs_per_simulator, player_args, player)
         rng = np.random.default_rng(0)
         self._actions = rng.integers(num_actions, size=(1000, max(envs_per_simulator)), dtype=np.int8)
         # Steps that were not answered yet: the simulators rest between two measurements.
@@ -197,6 +210,32 @@ class FreeGame:
     def step(self, action):
         self._steps += 1
         return self._frame, 0.0, self._steps % 1000 == 0, False, {"frame_number": self._steps}
+
+
+class RecordedGame(FreeGame):
+    """A game that costs nothing and shows a real one's frames: what random play has recorded, over and over."""
+
+    def __init__(self, env_id: str):
+        super().__init__()
+        frames = _recorded_frames(env_id)
+        start = random.randrange(len(frames))
+        self._frames = itertools.cycle(frames[start:] + frames[:start])
+
+    def step(self, action):
+        self._frame = next(self._frames)
+        return super().step(action)
+
+
+@functools.cache
+def _recorded_frames(env_id: str) -> list[np.ndarray]:
+    """Frames of random play, uint8 ``[84, 84, 3]``; once for each process."""
+    player = make_player(env_id)
+    frames = [player.reset(seed=os.getpid())[0].copy()]
+    for _ in range(_RECORDED_STEPS):
+        frame, _, terminated, truncated, _ = player.step(random.randrange(player.action_space.n))
+        frames.append((player.reset()[0] if terminated or truncated else frame).copy())
+    player.close()
+    return frames
 
 
 class Histories:

@@ -58,6 +58,11 @@ class Acting(Callback):
         self._lag_sum, self._lag_count, self._lag_max = 0, 0, 0
 
     @property
+    def envs_per_simulator(self) -> tuple[int, ...]:
+        """How many games each simulator plays."""
+        return self._master.envs_per_simulator
+
+    @property
     def policy_lag_mean(self) -> float:
         """Learner updates between acting and learning, the mean over what was learned from in this epoch."""
         return self._lag_sum / max(1, self._lag_count)
@@ -96,7 +101,7 @@ class Acting(Callback):
     def _trigger_step(self):
         # With an epoch's last update comes its end, which is not left out.
         if self._stop.signal and self.local_step + 1 < self.trainer.steps_per_epoch:
-            raise StopTraining(f"{self._stop.signal.name} asked for it")
+            raise StopTraining(self._stop.reason)
 
     def _after_epoch(self):
         actor = self.actor

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from a3c.acting.actor import Actor
+from a3c.cluster.cluster import Cluster
 from a3c.config import Config, Schedule
 from a3c.errors import RunError, UsageError
 from a3c.learning.checkpoint import disk_errors_told
@@ -44,10 +45,11 @@ _DRAW_S = 20.0  # it may take, with the lowest priority
 class Evaluator(Callback):
     """Evaluates the newest weights every few epochs; training waits meanwhile."""
 
-    def __init__(self, config: Config, processes: int, device: int, stop: StopRequest):
-        """``device``: tensorpack's number of the one that infers, -1 for the CPU."""
+    def __init__(self, config: Config, processes: int, device: int, stop: StopRequest, cluster: Cluster | None = None):
+        """``device``: tensorpack's number of the one that infers, -1 for the CPU; ``cluster``: whose hosts play."""
         self._env_id, self._episodes, self._every = config.env, config.eval_episode, config.eval_every
         self._processes, self._device, self._seed, self._stop = processes, device, config.seed, stop
+        self._cluster = cluster
         self.newest: Scores | None = None
         self.seconds = 0.0  # that all evaluations took
 
@@ -66,7 +68,7 @@ class Evaluator(Callback):
         start = running_s()
         try:
             scores = evaluate(self._policy, {"env_id": self._env_id}, self._episodes, self._processes, seeds,
-                              check_stop=self._stop.check)  # fmt: skip
+                              check_stop=self._stop.check, cluster=self._cluster)  # fmt: skip
         except StoppedError:
             return  # training hears it too
         finally:

@@ -12,8 +12,11 @@ import dataclasses
 import logging
 import socket
 from collections.abc import Iterator
+from functools import partial
 
 from a3c.acting.actor import Actor
+from a3c.cluster.cluster import Cluster
+from a3c.cluster.latency import games_per_core
 from a3c.config import DEFAULT_ENV, Config
 from a3c.errors import RunError, first_line
 from a3c.learning.acting import Acting, trainer_input
@@ -79,11 +82,17 @@ def train(config: Config, stop: StopRequest) -> None:
         config = dataclasses.replace(config, network=model_file.network)
     num_gpus, cores = usable_gpus(config), usable_cores()
     gpu_bytes = gpu.smallest_bytes(gpu.query()) if num_gpus else None
-    config = dataclasses.replace(config, env=env).resolve(cores, num_gpus, gpu_bytes)
-    listener = listen(config.watch) if config.watch is not None else None
-    directory = RunDirectory(config)
-    with directory.claimed(), _memory_errors_told():
-        _train(directory, config, protocol, model_file, cores, num_gpus, listener, stop)
+    config = dataclasses.replace(config, env=env)
+    with Cluster(config, stop.ask) if config.ray else contextlib.nullcontext() as cluster:
+        if cluster is None:
+            config = config.resolve(cores, num_gpus, gpu_bytes)
+        else:
+            games = games_per_core(cluster.round_trip_s)
+            config = config.resolve(cores, num_gpus, gpu_bytes, playing_cores=cluster.cores, games_per_core=games)
+        listener = listen(config.watch) if config.watch is not None else None
+        directory = RunDirectory(config)
+        with directory.claimed(), _memory_errors_told():
+            _train(directory, config, protocol, model_file, cores, num_gpus, listener, cluster, stop)
 
 
 def _train(
@@ -94,15 +103,17 @@ def _train(
     cores: int,
     num_gpus: int,
     listener: socket.socket | None,
+    cluster: Cluster | None,
     stop: StopRequest,
 ) -> None:
     """The wiring: simulators, actor, model and trainer, and what looks on. ``config`` is resolved."""
     devices = Devices.split(max(num_gpus, len(config.gpu_ids)))
     begin = read_progress(directory.checkpoint, config, len(protocol.actions), devices.updates_per_step)
-    _prepare(directory, config, cores, begin)
+    playing_cores = cluster.cores if cluster else cores
+    _prepare(directory, config, playing_cores, begin)
 
-    master = SimulatorMaster(
-        Nursery(),
+    simulators = partial(SimulatorMaster, Nursery()) if cluster is None else partial(cluster.master, fixed=True)
+    master = simulators(
         config.envs_per_simulator,
         {"env_id": config.env},
         seeds=Seeds(config.seed, Purpose.TRAINING_GAMES),
@@ -124,14 +135,16 @@ def _train(
         trainer.setup_graph(model.get_input_signature(), batches, model.build_graph, model.get_optimizer)
 
         acting = Acting(actor, master, devices, stop)
-        evaluator = Evaluator(config, 1 if config.deterministic else 2 * cores, devices.infer[-1], stop)
+        evaluator = Evaluator(
+            config, 1 if config.deterministic else 2 * playing_cores, devices.infer[-1], stop, cluster
+        )
         clock = TrainingClock(evaluator)
         by_hand = HandFile(directory.path / HYPER_PARAM_FILE, ("learning_rate", "entropy_beta"))
         trainer.train_with_defaults(
             callbacks=[
                 RunBegins(directory),
                 acting,
-                StatusLine(acting, config.max_epoch, cores, num_gpus > 0),
+                StatusLine(acting, config.max_epoch, cores, num_gpus > 0, cluster),
                 WholeEpochs(config.steps_per_epoch),
                 FiniteGuard(directory.path, actor, [spec.name for spec in model.inputs()]),
                 ScheduleSetter("learning_rate", config.learning_rate, devices.updates_per_step),

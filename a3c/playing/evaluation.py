@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from a3c.cluster.cluster import Cluster
 from a3c.config import spread
 from a3c.playing.episode import ChooseActions, Policy, greedy_actions
 from a3c.reports.scores import Scores
@@ -61,6 +62,7 @@ def evaluate(
     choose: ChooseActions = greedy_actions,
     on_episode: Callable[[float], None] = lambda score: None,
     check_stop: Callable[[], None] = lambda: None,
+    cluster: Cluster | None = None,
 ) -> Scores:
     """Play exactly ``episodes`` whole episodes on simulator processes.
 
@@ -75,6 +77,7 @@ def evaluate(
         max_games: games that play at the same time, at most; by default 8 for each process.
         on_episode: told the score of each episode when it ends.
         check_stop: called between steps; what it raises ends the evaluation.
+        cluster: whose hosts play; by default this machine does.
 
     Raises:
         RuntimeError: no simulator made a step for two minutes.
@@ -85,7 +88,10 @@ def evaluate(
     quotas = iter(spread(episodes, games))
     blocks = [_Block(tuple(next(quotas) for _ in range(envs))) for envs in sizes]
     rngs = [seeds.generator(simulator) for simulator in range(len(sizes))]  # theirs: steps arrive in any order
-    master = SimulatorMaster(Nursery(), sizes, player_args, player, seeds)
+    if cluster is None:
+        master = SimulatorMaster(Nursery(), sizes, player_args, player, seeds)
+    else:
+        master = cluster.master(sizes, player_args, player, seeds)
     newest = running_s()
     try:
         while any(block.left.any() for block in blocks):

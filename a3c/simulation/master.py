@@ -27,7 +27,8 @@ from a3c.simulation.messages import (
     identity,
     max_part_bytes,
 )
-from a3c.simulation.nursery import Nursery
+from a3c.simulation.nursery import LOST, Nursery
+from a3c.simulation.remote import RemoteWire
 from a3c.system.clock import running_s
 
 import numpy as np
@@ -68,6 +69,7 @@ class SimulatorMaster:
         seeds: Seeds | None = None,
         step_timeout_s: float = 60.0,
         lives_before: int = 0,
+        wire: RemoteWire | None = None,
     ):
         """Start the simulators.
 
@@ -80,6 +82,7 @@ class SimulatorMaster:
             step_timeout_s: a simulator that takes longer for a step, or three times as long to start and make its
                 first one, is killed and replaced.
             lives_before: lives of simulators that the run has had before it was resumed.
+            wire: where the simulators are on other machines, how they reach this one.
         """
         self.envs_per_simulator = envs_per_simulator
         self.malformed_messages = 0
@@ -91,6 +94,9 @@ class SimulatorMaster:
         _remove_directories_left_behind()
         self._directory, self._lock = _make_directory()
         self._context = zmq.Context()
+        self._wire = wire
+        if wire is not None:
+            wire.open(self._context)
         self._pull = self._context.socket(zmq.PULL)
         self._pull.setsockopt(zmq.RCVHWM, 2)
         self._pull.setsockopt(zmq.MAXMSGSIZE, max_part_bytes(envs_per_simulator))
@@ -101,6 +107,7 @@ class SimulatorMaster:
         self._router.setsockopt(zmq.RCVHWM, 1)  # nobody has anything to say there
         self._router.setsockopt(zmq.MAXMSGSIZE, _ROUTER_MESSAGE_BYTES)
         self._bind(self._router, _ACTIONS)
+        self._address = self._directory if wire is None else wire.address
         simulators = len(envs_per_simulator)
         self._next_look = 0.0
         self.lives = lives_before
@@ -117,7 +124,12 @@ class SimulatorMaster:
 
     def _bind(self, socket: zmq.Socket, name: str) -> None:
         try:
+            if self._wire is not None:
+                return self._wire.bind(socket, name)
             socket.bind(f"ipc://{self._directory}/{name}")
+        except UsageError:
+            self.close()
+            raise
         except zmq.ZMQError as error:
             self.close()
             raise UsageError(
@@ -130,7 +142,7 @@ class SimulatorMaster:
         self._next_sequence[index] = 0
         seed = self._seeds.of_life(self.lives)
         spec = SimulatorSpec(
-            index, self.lives, seed, self.envs_per_simulator[index], self._directory, self._player, self._player_args
+            index, self.lives, seed, self.envs_per_simulator[index], self._address, self._player, self._player_args
         )
         self._nursery.spawn(dataclasses.asdict(spec))
 
@@ -165,7 +177,9 @@ class SimulatorMaster:
 
     def _decode(self, message: list[zmq.Frame]) -> StepBlock | None:
         try:
-            decoded = decode([frame.buffer for frame in message], self.envs_per_simulator)
+            decoded = decode(
+                [frame.buffer for frame in message], self.envs_per_simulator, self._wire and self._wire.unpack
+            )
         except MessageError as error:
             return self._refuse(str(error))
         index, life = decoded[:2]
@@ -191,7 +205,7 @@ class SimulatorMaster:
         for index, life, status in self._nursery.exits():
             if life != self._life[index]:
                 continue
-            if self._next_sequence[index] == 0:
+            if self._next_sequence[index] == 0 and status != LOST:
                 self._failed_starts[index] += 1
             if status == 0:
                 raise SimulatorClosedError
@@ -201,7 +215,8 @@ class SimulatorMaster:
                     f"last time with status {status} and without a traceback"
                 )
             self.restarts += 1
-            _log.warning("simulator %d ended with status %d: a new one takes its place", index, status)
+            if status != LOST:  # else that is news of its host
+                _log.warning("simulator %d ended with status %d: a new one takes its place", index, status)
             self._spawn(index)
 
     def _kill_hung(self, now: float) -> None:
@@ -210,8 +225,8 @@ class SimulatorMaster:
         for index, (life, sequence) in enumerate(zip(self._life, self._next_sequence, strict=True)):
             sent_life, sent = self._sent[index]
             timeout_s = self._step_timeout_s * (1 if sequence else _START_STEPS)
-            if sequence != (sent if sent_life == life else 0):
-                self._owing[index] = (life, -1, self._looked_s)  # it waits for actions
+            if sequence != (sent if sent_life == life else 0) or self._nursery.waits(index):
+                self._owing[index] = (life, -1, self._looked_s)  # it waits for actions, or its host is away
             elif self._owing[index][:2] != (life, sequence):
                 self._owing[index] = (life, sequence, self._looked_s)
             elif self._looked_s - self._owing[index][2] > timeout_s:
@@ -236,9 +251,16 @@ class SimulatorMaster:
                     return
                 time.sleep(0.001)
 
+    def at_play(self) -> set[tuple[int, int]]:
+        """The simulators whose present life has made a step, each with that life; by the thread that receives."""
+        lives = enumerate(zip(self._life, self._next_sequence, strict=True))
+        return {(index, life) for index, (life, sequence) in lives if sequence}
+
     def close(self) -> None:
         """Kill the simulators, close the sockets and remove their directory. No other thread may still use it."""
         self._nursery.close()
+        if self._wire is not None:
+            self._wire.close()
         self._context.destroy(linger=0)
         _remove_directory(Path(self._directory))
         self._lock.close()

@@ -6,7 +6,8 @@ A message is a msgpack header of known types and sizes, and raw buffers whose si
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from atari_wrapper import FRAME_SHAPE
 
@@ -40,7 +41,7 @@ class SimulatorSpec:
         life: the number of this life; no two lives of a run share it.
         seed: of its first game; the others' follow, one up each.
         num_envs: E, how many games it plays.
-        address: directory of the sockets.
+        address: directory of the sockets; to another machine, the fields of ``remote.RemoteAddress``.
         player: ``module:function`` that makes one game, and is given as ``seed`` what it is reset with first.
         player_args: further keyword arguments of that function.
     """
@@ -49,7 +50,7 @@ class SimulatorSpec:
     life: int
     seed: int
     num_envs: int
-    address: str
+    address: str | dict
     player: str
     player_args: dict
 
@@ -93,12 +94,15 @@ def encode_failure(index: int, life: int, text: str) -> list:
     return [msgpack.packb([_VERSION, index, life, text[-_MAX_TRACEBACK:]], unicode_errors="replace")]
 
 
-def decode(parts: list, envs_per_simulator: tuple[int, ...]) -> StepBlock | tuple[int, int, str]:
+def decode(
+    parts: list, envs_per_simulator: tuple[int, ...], unpack: Callable[[Any, int], Any] | None = None
+) -> StepBlock | tuple[int, int, str]:
     """Decode a message of a simulator.
 
     Args:
         parts: the parts of the message, bytes-like.
         envs_per_simulator: how many games each simulator plays.
+        unpack: what makes frames of so many bytes of a part, if they are packed; it raises MessageError.
 
     Returns:
         A ``StepBlock`` whose arrays are views of ``parts``; or ``(index, life, text)``, a simulator's last words.
@@ -131,11 +135,12 @@ def decode(parts: list, envs_per_simulator: tuple[int, ...]) -> StepBlock | tupl
     envs = envs_per_simulator[index]
     if not (isinstance(rewards, bytes) and isinstance(ends, bytes) and len(rewards) == 4 * envs and len(ends) == envs):
         raise MessageError(f"rewards or ends are not those of {envs} games")
-    if len(parts[1]) != envs * _FRAME_BYTES:
-        raise MessageError(f"{len(parts[1])} bytes of frames for {envs} games")
+    frames = parts[1] if unpack is None else unpack(parts[1], envs * _FRAME_BYTES)
+    if len(frames) != envs * _FRAME_BYTES:
+        raise MessageError(f"{len(frames)} bytes of frames for {envs} games")
     rewards = np.frombuffer(rewards, np.float32)
     ends = np.frombuffer(ends, np.uint8)
     if not np.isfinite(rewards).all() or ends.max() > TRUNCATED:
         raise MessageError("a reward or an end has no meaning")
-    frames = np.frombuffer(parts[1], np.uint8).reshape(envs, *FRAME_SHAPE)
+    frames = np.frombuffer(frames, np.uint8).reshape(envs, *FRAME_SHAPE)
     return StepBlock(index, life, sequence, emulator_frames, rewards, ends, frames)

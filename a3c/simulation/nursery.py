@@ -24,6 +24,7 @@ from a3c.system.processes import ONE_THREAD, start_program
 
 _MESSAGE_BYTES = 1 << 16
 _CLOSE_TIMEOUT_S = 5.0
+LOST = 75  # status of a simulator that lost its connection or its host: no fault of its own (EX_TEMPFAIL)
 
 
 class Exit(NamedTuple):
@@ -53,6 +54,10 @@ class Nursery:
     def kill(self, index: int) -> None:
         """Kill the simulator of this index, if it lives; its end is reported like any other."""
         self._socket.send(json.dumps({"kill": index}).encode())
+
+    def waits(self, index: int) -> bool:
+        """Whether this simulator could not be started yet, which is nobody's delay: its host is not there."""
+        return False
 
     def exits(self) -> list[Exit]:
         """The simulators that ended since the last call; does not wait.

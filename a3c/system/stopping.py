@@ -22,6 +22,7 @@ class StopRequest:
 
     def __init__(self):
         self.signal: signal.Signals | None = None
+        self.reason = ""
         self._deferred = False
 
     def listen(self) -> None:
@@ -39,6 +40,11 @@ class StopRequest:
         faulthandler.enable(2)
         self._deferred = True
 
+    def ask(self, reason: str) -> None:
+        """Have the run stop as at a signal: what there is will be saved. Any thread may call it."""
+        if self.signal is None:
+            self.reason, self.signal = reason, signal.SIGTERM
+
     def check(self) -> None:
         """Raise StoppedError if a signal was noted."""
         if self.signal is not None:
@@ -53,6 +59,7 @@ class StopRequest:
         if self.signal is not None or not self._deferred:
             os._exit(128 + number)
         self.signal = signal.Signals(number)
+        self.reason = f"{self.signal.name} asked for it"
         text = f"\n{self.signal.name}: stopping, what there is will be saved (a second signal ends it at once)\n"
         try:
             os.write(2, text.encode())  # not print: the signal may have come amid one

@@ -26,8 +26,15 @@ from tensorpack.train import StopTraining
 def make_actor(envs_per_simulator: tuple[int, ...], lives: int = 0, **options) -> Actor:
     options = {"local_time_max": 1, "batch_size": 1, "pool_states": 1, "correction": "clipped-is"} | options
     config = Config(simulator_proc=len(envs_per_simulator), num_envs=sum(envs_per_simulator), **options)
+    playing = {(index, 1) for index in range(len(envs_per_simulator))}
     master = SimpleNamespace(
-        envs_per_simulator=envs_per_simulator, lives=lives, restarts=0, replace_dead=lambda: None, close=lambda: None
+        playing=playing,
+        at_play=lambda: playing,
+        envs_per_simulator=envs_per_simulator,
+        lives=lives,
+        restarts=0,
+        replace_dead=lambda: None,
+        close=lambda: None,
     )
     return Actor(config.resolve(cores=1, num_gpus=0), master, 1, 1, StopRequest())
 
@@ -139,13 +146,35 @@ def test_a_simulator_that_died_while_it_waited_acts_again():
     actor = make_actor((1, 1), pool_states=4, batch_size=2)
     acting = []
     for life, sequence in [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]:
+        actor._master.playing |= {(0, life)}
+        actor._master.playing -= {(0, life - 1)}
         actor.collector.on_step(step_block(0, life=life, sequence=sequence))
         acting.append(actor._requests.qsize() == 1)
         while actor._requests.qsize():
             request = actor._requests.get_nowait()
             assert request.life == life
             decide(request, action=0)
-    assert acting == [True, True, False, True, True, False]  # simulator 1 has made no step
+    assert acting == [True, True, False, True, True, False]  # simulator 1 has not filled its unroll
+
+
+@pytest.mark.parametrize("held_first", ["the one that goes", "the other"])
+def test_nobody_waits_for_a_simulator_that_is_gone(held_first):
+    actor = make_actor((1, 1), pool_states=8, batch_size=2)
+    steps = [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2)]
+    gone = 1 if held_first == "the other" else 0
+    for index, sequence in steps:
+        actor.collector.on_step(step_block(index, life=1, sequence=sequence))
+        while actor._requests.qsize():
+            decide(actor._requests.get_nowait(), action=0)
+    actor.collector.look()
+    assert actor._requests.empty()  # 0 waits for 1
+    actor._master.playing -= {(gone, 1)}  # its host went away, and no new life has stepped yet
+    if gone == 1:
+        actor.collector.look()
+    else:
+        actor.collector.on_step(step_block(1, life=1, sequence=2))
+    released = {actor._requests.get_nowait().index for _ in range(actor._requests.qsize())}
+    assert 1 - gone in released
 
 
 def test_a_failure_of_a_thread_reaches_the_trainer_with_its_cause():
@@ -292,7 +321,8 @@ def test_a_stall_is_told_with_the_stacks():
 def test_a_signal_ends_the_training():
     actor = make_actor((1,))
     stop = actor._stop_request
-    stop.signal = signal.SIGTERM
+    stop._deferred = True
+    stop._hear(signal.SIGTERM, None)
     with pytest.raises(ActorStoppedError):
         actor.take_batch()
     with pytest.raises(StopTraining):

@@ -62,6 +62,25 @@ def test_transport():
 
 
 @pytest.mark.long
+def test_the_ways_to_a_cluster():
+    result, table = run("transport", "--ray --rounds 1 --seconds 0.3 --simulator-proc 2 --num-envs 8")
+    ways = {row["wire"]: row for row in result["wires"]}
+    assert set(ways) == {"ipc", "tcp", "tcp, CURVE", "tcp, lz4, CURVE", "the same by Ray"}
+    assert all(row["states/s"] > 100 for row in ways.values())
+    assert result["ratio"] == pytest.approx(ways["tcp, lz4, CURVE"]["of ipc"], abs=1e-4)
+    assert "learner's CPU, us a state" in table
+
+
+@pytest.mark.long
+def test_latency():
+    result, _ = run("latency", "--rounds 1 --seconds 0.3 --games 2 4 --milliseconds 0 20")
+    rows = {(row["games"], row["round trip, ms"]): row for row in result["rows"]}
+    assert rows[4, 0.0]["plays"] == 1
+    assert rows[2, 20.0]["plays"] < 0.8  # a step takes far less
+    assert rows[2, 20.0]["computed"] < rows[4, 20.0]["computed"] < rows[4, 0.0]["computed"] == 1
+
+
+@pytest.mark.long
 def test_train():
     result, _ = run(
         "train",

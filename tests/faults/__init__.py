@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 from bench import harness
 from bench.command_line import kill_started
-from tests.faults import evaluations, learner, not_finite, resuming, saving, simulators, sockets, stalls, window
+from tests.faults import evaluations, hosts, learner, not_finite, resuming, saving, simulators, sockets, stalls, window
+from tests.faults.namespaces import PROGRAMS as NAMESPACES
 from tests.faults.trial import Trials
 
 import psutil
@@ -71,6 +72,7 @@ FAULTS = {
     "paused": Fault(stalls.pauses, 20, 2),
     "bad messages": Fault(sockets.bad_messages, 20, 1),
     "bad messages to a run": Fault(sockets.bad_messages_to_a_run, 20, 1),
+    "host of a cluster lost": Fault(hosts.lost_hosts, 20, 1, NAMESPACES),
 }
 
 

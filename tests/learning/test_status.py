@@ -10,8 +10,9 @@ import struct
 import termios
 from types import SimpleNamespace
 
+from a3c.cluster.cluster import HostState, Network
 from a3c.learning import status
-from a3c.learning.status import Line, Sample, Status, duration, verdict
+from a3c.learning.status import Line, NetworkUse, Sample, Status, duration, verdict
 from a3c.system.machine import core_seconds
 from bench.command_line import SHORT, start, stats
 
@@ -73,6 +74,39 @@ def test_verdict(case):
     told = verdict(measured, 2, on_gpu)
     assert text in told
     assert told.endswith(" would help")
+
+
+HOST = HostState("up", "10.0.0.1", "key", 0.4, 0.005)
+ON_THE_WAY = NetworkUse(bytes_per_s=2.5e6, round_trip_s=0.005, share=0.6, cores_busy=0.4)
+ON_HOSTS = {
+    "network": (
+        ON_THE_WAY,
+        "network-bound: 2.5 MB/s, a round trip of 5.0 ms is 60% of a step's time, the hosts' cores",
+    ),
+    "near": (ON_THE_WAY._replace(share=0.3), "cores are busy 40%; more --num-envs would help"),
+    "busy": (ON_THE_WAY._replace(cores_busy=0.95), "the hosts' cores are busy 95%; more --hosts would help"),
+}
+
+
+@pytest.mark.parametrize("case", ON_HOSTS)
+def test_verdict_where_simulators_are_far(case):
+    network, expected = ON_HOSTS[case]
+    assert expected in verdict(IDLE, 2, False, network)
+    assert verdict(IDLE._replace(**NO_ROOM), 2, False, network).startswith("learner-bound")
+
+
+def test_what_is_on_the_way_follows_from_bytes_and_round_trips():
+    away = HOST._replace(state="pending", round_trip_s=9.0)
+    before, after = Network((HOST,), 1000, 0), Network((HOST, HOST._replace(round_trip_s=0.01), away), 5000, 1)
+    used = NetworkUse.between(before, after, seconds=2.0, states_per_s=1000.0, games=60)
+    assert used == NetworkUse(2000.0, 0.01, pytest.approx(0.01 * 1000 / 40), 0.4)  # two of three hosts play
+    assert NetworkUse.between(before, Network((), 0, 0), 2.0, 0.0, 60).share == 0.0
+
+
+def test_the_line_counts_hosts():
+    line = Line("epoch 1/9", "0:10 left", 1.0, IDLE, 2.0, "network-bound: x; y", "hosts 3 of 4, 1 pending")
+    assert " states/s | hosts 3 of 4, 1 pending | " in line.fit(500)
+    assert line.fit(95).endswith("hosts 3 of 4, 1 pending | network-bound")
 
 
 @pytest.mark.parametrize(

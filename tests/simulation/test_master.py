@@ -529,6 +529,9 @@ class FakeNursery:
     def spawn(self, spec: dict) -> None:
         self.specs.append(spec)
 
+    def waits(self, index: int) -> bool:
+        return False
+
     def end(self, *ended: Exit) -> None:
         self.ended += ended
 

@@ -1,0 +1,50 @@
+"""A Ray cluster on the loopback: a head, which plays nothing, and nodes of one core; and what its hosts run."""
+
+from __future__ import annotations
+
+import psutil
+
+_MEMORY_BYTES = 80_000_000  # of an object store, the least that Ray takes
+ENVIRONMENT = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # everything on the loopback
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_health_check_initial_delay_ms": "500",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "2",
+}
+
+
+class Nodes:
+    """The cluster: its address, and nodes that are killed and added."""
+
+    def __init__(self):
+        from ray.cluster_utils import Cluster
+
+        head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": _MEMORY_BYTES}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self.address = self._cluster.address
+        self._nodes = [self.add(), self.add()]
+
+    def add(self):
+        return self._cluster.add_node(num_cpus=1, object_store_memory=_MEMORY_BYTES, wait=False)
+
+    def kill_one(self) -> None:
+        """Kill a node with all that it runs; another is added in its place by ``replace``."""
+        self._cluster.remove_node(self._nodes.pop(0), allow_graceful=False)
+
+    def replace(self) -> None:
+        self._nodes.append(self.add())
+
+    def close(self) -> None:
+        self._cluster.shutdown()
+
+
+def of_hosts() -> list[psutil.Process]:
+    """The processes of simulator hosts, and what these have forked."""
+    hosts = [process for process in psutil.process_iter(["name", "cmdline"]) if _is_host(process.info["cmdline"])]
+    return [process for host in hosts for process in (host, *host.children(recursive=True))]
+
+
+def _is_host(command: list[str] | None) -> bool:
+    return bool(command) and command[0].startswith("ray::SimulatorHost")
