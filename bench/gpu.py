@@ -131,7 +131,9 @@ class Bench:
             epoch = of_a_pool * max(1, round(config.sample_reuse * updates / of_a_pool))
             gpus = ["--gpu", "0"] if self._num_gpus and "--gpu" not in self._flags else []
             flags = [*self._flags, *gpus, "--network", network, "--num-envs", str(config.num_envs)]
-            found = train([*flags, "--steps-per-epoch", str(epoch)], seconds, min(left, seconds + _AROUND_S))
+            flags += ["--steps-per-epoch", str(epoch)]
+            settled = config.num_envs + _ONLINE_EPISODES  # each game's first episode is in no score
+            found = train(flags, seconds, min(left, seconds + _AROUND_S), settled)
         except (RuntimeError, KeyError, OSError) as error:
             self.problems.append(f"{what}: {problem(error)}")
             print(error, file=sys.stderr)

@@ -64,13 +64,14 @@ class Watch:
                 self.used_bytes = max((s.used_bytes for s in of_card if s.used_bytes is not None), default=None)
 
 
-def train(flags: list[str], seconds: float, within_s: float) -> dict:
+def train(flags: list[str], seconds: float, within_s: float, after_episodes: int) -> dict:
     """Train; the medians of the epochs but the first, what the GPU did in them, and the online scores.
 
     Args:
         flags: of the command line; how long an epoch is among them.
         seconds: to train for after the first epoch, and on until a second one has ended.
         within_s: the training is stopped by then in any case.
+        after_episodes: online scores count from then on: the episodes that end first are the short ones.
 
     Raises:
         RuntimeError: it failed, or no epoch ended within the time.
@@ -102,8 +103,13 @@ def train(flags: list[str], seconds: float, within_s: float) -> dict:
         "gpu_busy": watch.busy,
         "gpu_bytes": watch.used_bytes,
         "epochs": len(epochs),
-        "scores": [epoch["online_score"] for epoch in epochs if "online_score" in epoch],
+        "scores": online_scores(epochs, after_episodes),
     }
+
+
+def online_scores(epochs: list[dict], after_episodes: int) -> list[float]:
+    """The online scores of the epochs by whose ends so many episodes had ended."""
+    return [epoch["online_score"] for epoch in epochs if epoch["episodes"] and epoch["episodes"] >= after_episodes]
 
 
 def _wait(run: Run, output: Path, epochs: int, deadline: float, until: float = 0.0) -> None:

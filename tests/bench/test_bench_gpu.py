@@ -31,6 +31,12 @@ def test_a_row_holds_a_training_against_its_limit_and_what_was_published():
     assert (line["limit"], line["limited by"]) == (900, "transport")
 
 
+def test_online_scores_count_when_the_short_first_episodes_are_out_of_them():
+    epochs = [{"episodes": 0}, *({"episodes": ended, "online_score": float(ended)} for ended in (7, 107, 108, 200))]
+    assert gpu_run.online_scores(epochs, 108) == [108, 200]
+    assert gpu_run.online_scores(epochs, 0) == [7, 107, 108, 200]
+
+
 RISES = {  # online scores: means of the first and the last third, whether they rise
     "none": ([], (None, None, False)),
     "too few": ([1.0, 9.0], (None, None, False)),
@@ -72,7 +78,7 @@ def bench(monkeypatch):
 
 def test_with_a_gpu_all_networks_train_on_it_and_the_default_one_for_longest(bench, monkeypatch):
     calls = []
-    monkeypatch.setattr(gpu, "train", lambda flags, seconds, within_s: calls.append((flags, seconds)) or FOUND)
+    monkeypatch.setattr(gpu, "train", lambda flags, seconds, *_: calls.append((flags, seconds)) or FOUND)
     bench.trainings()
     assert [line["network"] for line in bench.rows] == ["batch-a3c", "small", "nature", "batch-a3c"]
     assert [seconds for _, seconds in calls] == [2, 1, 1, 1]
