@@ -72,6 +72,7 @@ FAULTS = {
     "paused": Fault(stalls.pauses, 20, 2),
     "bad messages": Fault(sockets.bad_messages, 20, 1),
     "bad messages to a run": Fault(sockets.bad_messages_to_a_run, 20, 1),
+    "bad messages to a cluster's sockets": Fault(hosts.bad_messages, 20, 2),
     "host of a cluster lost": Fault(hosts.lost_hosts, 20, 1, NAMESPACES),
 }
 

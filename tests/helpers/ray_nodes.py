@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import psutil
 
 _MEMORY_BYTES = 80_000_000  # of an object store, the least that Ray takes
@@ -41,10 +43,14 @@ class Nodes:
 
 
 def of_hosts() -> list[psutil.Process]:
-    """The processes of simulator hosts, and what these have forked."""
-    hosts = [process for process in psutil.process_iter(["name", "cmdline"]) if _is_host(process.info["cmdline"])]
-    return [process for host in hosts for process in (host, *host.children(recursive=True))]
+    """The processes of this cluster's simulator hosts, and what these have forked."""
+    found = []
+    for process in psutil.Process().children(recursive=True):  # others may have clusters of their own
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if _is_host(process.cmdline()):
+                found += [process, *process.children(recursive=True)]
+    return found
 
 
-def _is_host(command: list[str] | None) -> bool:
+def _is_host(command: list[str]) -> bool:
     return bool(command) and command[0].startswith("ray::SimulatorHost")
