@@ -215,8 +215,8 @@ class FreeGame:
 class RecordedGame(FreeGame):
     """A game that costs nothing and shows a real one's frames: what random play has recorded, over and over."""
 
-    def __init__(self, env_id: str):
-        super().__init__()
+    def __init__(self, env_id: str, seed: int):
+        super().__init__(seed)
         frames = _recorded_frames(env_id)
         start = random.randrange(len(frames))
         self._frames = itertools.cycle(frames[start:] + frames[:start])
