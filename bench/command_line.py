@@ -21,7 +21,7 @@ _READ_S = 5.0
 launch = subprocess.Popen  # how ``start`` does it; the tests take a ``Zygote`` for it
 _started: list[Run] = []
 # A training that is quick to start, and its short epochs.
-SHORT = ("--num-envs", "8", "--simulator-proc", "2", "--local-time-max", "16", "--pool-states", "256",
+SHORT = ("--num-envs", "4", "--simulator-proc", "2", "--local-time-max", "16", "--pool-states", "256",
          "--batch-size", "64", "--eval-every", "0")  # fmt: skip
 
 

@@ -400,7 +400,7 @@ def test_games_whose_names_begin_alike_are_kept_apart():
 @pytest.mark.parametrize("game", GAMES)
 def test_game_plays(game):
     rng = np.random.default_rng(0)
-    player = make_player(f"{game}-v0")
+    player = make_player(f"{game}-v0", seed=0)
     frame, info = player.reset(seed=0)
     frames, before = {frame.tobytes()}, info["frame_number"]
     for _ in range(300):

@@ -16,7 +16,7 @@ import pytest
 
 pytestmark = pytest.mark.long
 
-SHORT = ["--num-envs", "8", "--simulator-proc", "2", "--local-time-max", "16", "--pool-states", "256"]
+SHORT = ["--num-envs", "4", "--simulator-proc", "2", "--local-time-max", "16", "--pool-states", "256"]
 EPOCH = ["--steps-per-epoch", "8", "--eval-every", "0"]
 
 
@@ -65,7 +65,7 @@ def test_training_writes_tensorboard_events(trained):
 
 def test_training_saves_its_configuration_and_a_model_that_says_what_it_is(trained):
     config = json.loads((trained / "config.json").read_text())
-    assert (config["network"], config["num_envs"], config["learning_rate"]) == ("small", 8, "0.001,12:0.0005")
+    assert (config["network"], config["num_envs"], config["learning_rate"]) == ("small", 4, "0.001,12:0.0005")
     with np.load(trained / "Pong-v0.npz", allow_pickle=False) as model:
         metadata = json.loads(str(model["metadata"]))
     assert metadata["network"] == "small"
@@ -349,7 +349,7 @@ def test_a_directory_whose_name_is_a_pattern_is_resumed_with_a_schedule_that_end
 def test_an_evaluation_repeats_with_its_seed(trained, tmp_path):
     scores = []
     for seed in (3, 3):
-        run("--task", "eval", "--load", str(trained / "Pong-v0.npz"), "--episode", "4", "--seed", str(seed),
+        run("--task", "eval", "--load", str(trained / "Pong-v0.npz"), "--episode", "2", "--seed", str(seed),
             "--output", str(tmp_path))  # fmt: skip
         scores.append(json.loads((tmp_path / "eval.json").read_text())[0]["scores"])
     assert scores[0] == scores[1]

@@ -12,7 +12,7 @@ from bench.games import score
 import numpy as np
 import pytest
 
-FLAGS = ("--steps-per-epoch", "4", "--max-epoch", "2", "--num-envs", "8", "--simulator-proc", "2", "--local-time-max",
+FLAGS = ("--steps-per-epoch", "4", "--max-epoch", "2", "--num-envs", "4", "--simulator-proc", "2", "--local-time-max",
          "16", "--pool-states", "256", "--batch-size", "64", "--eval-every", "0")  # fmt: skip
 
 

@@ -186,15 +186,15 @@ def test_without_a_driver_nothing_is_known(monkeypatch, tmp_path):
 @pytest.mark.long
 def test_without_a_gpu_all_of_it_runs_on_the_cpu_and_says_so(capsys, monkeypatch):
     monkeypatch.setattr(gpu, "_MOST_DOUBLINGS", 0)
-    monkeypatch.setattr(gpu, "NETWORKS", ("batch-a3c", "small"))
+    monkeypatch.setattr(gpu, "NETWORKS", ("small",))
     gpu.main(["--seconds", "0.5", "--rise-seconds", "1", "--gpu", "-1", *SHORT[:-2]])
     told, *_, last = capsys.readouterr().out.splitlines()
     result = json.loads(last)
     assert told.startswith("no GPU: ")
     assert told.endswith("not a GPU's figures")
     assert (result["device"], result["problems"]) == ("CPU", [])
-    assert [line["network"] for line in result["trainings"]] == ["small", "batch-a3c"]
-    assert [line["games"] for line in result["trainings"]] == [8, 8]
+    assert [line["network"] for line in result["trainings"]] == ["small"]
+    assert [line["games"] for line in result["trainings"]] == [4]
     for line in result["trainings"]:
         found = result["networks"][line["network"]]
         costs = 1e-6 * result["step_us"] + found["forward"] + found["train"]

@@ -15,7 +15,7 @@ import pytest
 
 pytestmark = pytest.mark.long
 
-FLAGS = ("--num-envs", "8", "--simulator-proc", "2", "--local-time-max", "16", "--pool-states", "256",
+FLAGS = ("--num-envs", "4", "--simulator-proc", "2", "--local-time-max", "16", "--pool-states", "256",
          "--batch-size", "64", "--steps-per-epoch", "4", "--eval-every", "0")  # fmt: skip
 TINY = Experiment("Pong-v0", 0.001, (3,), {"plain": FLAGS, "vtrace": (*FLAGS, "--correction", "vtrace")},
                   episodes=2, sampled_steps=20)  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 from ray_nodes import ENVIRONMENT, Nodes, of_hosts
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # a directory without __init__.py is no package to pytest
 def nodes():
     """One cluster for all tests that need one."""
     before = {name: os.environ.get(name) for name in (*ENVIRONMENT, "PYTHONPATH")}

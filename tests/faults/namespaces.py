@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.faults.trial import wait_for
 
 import psutil
 
 PROGRAMS = ("ip",) if os.geteuid() == 0 else ("ip (as root)",)  # what the trials need
 _NETWORK = "10.213.77"
 _PORT = 6391
+_START_S = 60.0
 _END_S = 15.0
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -42,10 +46,15 @@ class Machines:
             _ip("addr", "add", f"{_NETWORK}.1/24", "dev", self._bridge)
             _ip("link", "set", self._bridge, "up")
             self._nodes[0] = self._ray("--head", f"--port={_PORT}", "--include-dashboard=false", number=0)
+            wait_for(self._answers, _START_S, "Ray's head")
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def _answers(self) -> bool:
+        with socket.socket() as connection:
+            return connection.connect_ex((f"{_NETWORK}.1", _PORT)) == 0
 
     def add(self, number: int) -> None:
         """Add a machine, with a node of one core; its number is from 1 to 9."""
