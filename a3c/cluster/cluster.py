@@ -12,7 +12,6 @@ import json
 import logging
 import select
 import socket
-import subprocess
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -23,7 +22,7 @@ from a3c.simulation.master import SimulatorMaster
 from a3c.simulation.nursery import Exit, receive_packet
 from a3c.simulation.remote import RemoteWire, missing_packages
 from a3c.system.machine import usable_cores
-from a3c.system.processes import start_program
+from a3c.system.processes import start_program, wait_or_kill
 
 REQUIREMENTS = "requirements-ray.txt"
 _JOIN_TIMEOUT_S = 60.0
@@ -174,11 +173,7 @@ class Cluster:
     def close(self) -> None:
         """End what is left on the hosts, leave the cluster, and wait for the driver's end."""
         self._control.close()
-        try:
-            self._process.wait(_CLOSE_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        wait_or_kill(self._process, _CLOSE_TIMEOUT_S)
 
     def __enter__(self) -> Cluster:
         return self

@@ -112,7 +112,7 @@ def _train(
     playing_cores = cluster.cores if cluster else cores
     _prepare(directory, config, playing_cores, begin)
 
-    simulators = partial(SimulatorMaster, Nursery()) if cluster is None else partial(cluster.master, fixed=True)
+    simulators = partial(SimulatorMaster, Nursery()) if cluster is None else cluster.fixed_master
     master = simulators(
         config.envs_per_simulator,
         {"env_id": config.env},

@@ -17,10 +17,9 @@ from __future__ import annotations
 import json
 import select
 import socket
-import subprocess
 from typing import NamedTuple
 
-from a3c.system.processes import ONE_THREAD, start_program
+from a3c.system.processes import ONE_THREAD, start_program, wait_or_kill
 
 _MESSAGE_BYTES = 1 << 16
 _CLOSE_TIMEOUT_S = 5.0
@@ -76,11 +75,7 @@ class Nursery:
     def close(self) -> None:
         """Kill all simulators and the nursery, and wait for its end."""
         self._socket.close()
-        try:
-            self._process.wait(_CLOSE_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        wait_or_kill(self._process, _CLOSE_TIMEOUT_S)
 
     def __enter__(self) -> Nursery:
         return self

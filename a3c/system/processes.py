@@ -42,6 +42,15 @@ def start_program(
     )
 
 
+def wait_or_kill(process: subprocess.Popen, timeout_s: float) -> None:
+    """Wait for the end of a program that was told to end; kill it if that does not come within the time."""
+    try:
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def die_with_parent(parent_pid: int) -> None:
     """Have the kernel kill this process when its parent's thread that made it ends; end now if it already has."""
     try:

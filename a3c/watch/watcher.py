@@ -6,7 +6,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from a3c.system.processes import ONE_THREAD, start_program
+from a3c.system.processes import ONE_THREAD, start_program, wait_or_kill
 from a3c.watch.server import address
 
 from tensorpack import Callback
@@ -44,8 +44,4 @@ class Watcher(Callback):
         if self._process is None:
             return
         self._process.terminate()
-        try:
-            self._process.wait(_CLOSE_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        wait_or_kill(self._process, _CLOSE_TIMEOUT_S)
