@@ -254,6 +254,12 @@ def test_an_epoch_draws_without_waiting_and_not_twice_at_once(make_run):
     assert drawing._process is None
 
 
+def test_a_training_that_has_just_begun_is_not_drawn_yet(make_run):
+    drawing = CurveDrawer(make_run("a"), StopRequest())
+    drawing._before_epoch()
+    assert drawing._process is None
+
+
 def test_before_the_first_epoch_there_is_nothing_to_draw(tmp_path):
     drawing = drawer(tmp_path)
     drawing._before_epoch()
