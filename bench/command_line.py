@@ -126,7 +126,7 @@ def start(*args: str, script: str = "train-atari.py", **options) -> Run:
     mark = uuid.uuid4().hex
     environment = {**os.environ, _MARK: mark, **options.pop("env", {})}
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True,
-               "preexec_fn": hear_signals} | options  # fmt: skip
+               "preexec_fn": begin_session} | options  # fmt: skip
     _started.append(Run(launch([sys.executable, str(ROOT / script), *args], env=environment, **options), mark))
     return _started[-1]
 
@@ -147,10 +147,15 @@ def run(*args: str, status: int = 0, script: str = "train-atari.py", **env: str)
     return out
 
 
-def hear_signals() -> None:
-    """Before exec: hear signals as in a terminal, also where a shell started us in the background."""
+def begin_session() -> None:
+    """Before exec, in a session of its own: a terminal to read from is the session's, and signals are heard as there.
+
+    A shell that has started us in the background would have them ignored.
+    """
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
+    if os.isatty(0):
+        os.close(os.open(os.ttyname(0), os.O_RDWR))  # the first one that a session's leader opens
 
 
 def stats(output: Path) -> list[dict]:

@@ -1,13 +1,14 @@
 """A process that has imported what a run needs, TensorFlow above all, and forks for each run: it begins at once.
 
 What is forked runs the script from its first line, with its own arguments, environment, session and standard streams,
-as one that the shell starts; only the imports are done already. A run that needs more than that (a function called
-before it, variables that Python itself reads) is started the ordinary way.
+as one that the shell starts; only the imports are done already, and a game's frame statistics measured, which are the
+same each time. A run that needs a function called before it is started the ordinary way.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import json
 import os
@@ -21,7 +22,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.command_line import ROOT, hear_signals
+from bench.command_line import ROOT, begin_session
 
 _POLL_S = 0.01
 _REQUEST_BYTES = 1 << 18
@@ -75,7 +76,7 @@ class Zygote:
         self, args: list[str], env: dict[str, str], preexec_fn: Callable | None = None, **options
     ) -> Forked | subprocess.Popen:
         """As ``subprocess.Popen`` of a Python script: ``args`` are the interpreter, the script and its arguments."""
-        if preexec_fn is not hear_signals or env.get("PYTHONPATH") != os.environ.get("PYTHONPATH"):
+        if preexec_fn is not begin_session:
             return subprocess.Popen(args, env=env, preexec_fn=preexec_fn, **options)
         if self._socket is None:
             self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -100,9 +101,12 @@ class Zygote:
 def main(requests: socket.socket) -> None:
     """Fork for each request until the other side has gone."""
     import common  # noqa: F401  here, as whoever asks needs no TensorFlow
+    from a3c.config import DEFAULT_ENV
     from a3c.doctor import report  # noqa: F401
-    from a3c.learning import learner  # noqa: F401
+    from a3c.learning import learner
 
+    learner.frame_statistics = functools.cache(learner.frame_statistics)
+    learner.frame_statistics(DEFAULT_ENV, 0)
     gc.freeze()
     running: dict[int, int] = {}
     while True:
@@ -137,11 +141,11 @@ def write_number(descriptor: int, number: int) -> None:
 def become(argv: list[str], env: dict[str, str], cwd: str, descriptors: list[int]) -> None:
     """Run a script in this process as if it had just been started."""
     os.setsid()
-    hear_signals()
     for standard, descriptor in enumerate(descriptors[:3]):
         os.dup2(descriptor, standard)
     for descriptor in descriptors:
         os.close(descriptor)
+    begin_session()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=stream.isatty() or stream is sys.stderr)
     os.environ.clear()
@@ -149,7 +153,8 @@ def become(argv: list[str], env: dict[str, str], cwd: str, descriptors: list[int
     os.chdir(cwd)
     tempfile.tempdir = None
     sys.argv = argv
-    sys.path[0] = str(Path(argv[0]).resolve().parent)
+    added = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
+    sys.path[:1] = [str(Path(argv[0]).resolve().parent), *added]
     from a3c.system.clock import running_s
 
     running_s.__init__()  # a fork has no threads

@@ -27,11 +27,12 @@ from a3c.system.processes import start_program, wait_or_kill
 REQUIREMENTS = "requirements-ray.txt"
 _JOIN_TIMEOUT_S = 60.0
 _CLOSE_TIMEOUT_S = 10.0
+_HEAD_GONE_S = 30.0  # Ray starts a head again in less, where it is set up to
 _log = logging.getLogger(__name__)
 
 
 class ClusterLostError(RunError):
-    """The cluster cannot be used any more. What was learned is saved before this ends the run."""
+    """The cluster cannot be used any more. What was done until then is saved before this ends a task."""
 
 
 class HostState(NamedTuple):
@@ -89,6 +90,7 @@ class Cluster:
             "hosts": config.hosts,
             "host_cores": config.host_cores,
             "cores": usable_cores(),
+            "head_gone_s": _HEAD_GONE_S,
         }
         with theirs:
             self._process = start_program(
@@ -270,7 +272,7 @@ class ClusterNursery:
     def _lose(self) -> None:
         reason = f"the Ray cluster is gone ({self._reason})"
         self._on_lost(reason)
-        raise ClusterLostError(f"{reason}: what was learned is saved, --resume goes on")
+        raise ClusterLostError(reason)
 
     def close(self) -> None:
         """Kill all its simulators."""

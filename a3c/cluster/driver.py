@@ -33,7 +33,6 @@ _SILENT_S = 8.0  # above what simulators take to notice that their connection is
 _TELL_EVERY_S = 2.0
 _BEGIN_S = 10.0
 _AGAIN_S = 5.0  # between two tries to make a host
-_HEAD_GONE_S = 30.0
 _FAILED_STARTS = 3
 _PACKET_BYTES = 1 << 16
 
@@ -77,10 +76,13 @@ class _Owner:
 
 
 class Driver:
-    """Runs in one thread, of a process of its own."""
+    """Runs in one thread, of a process of its own.
 
-    def __init__(self, control: socket.socket, cluster: ray_api.Joined):
-        self._control, self._cluster = control, cluster
+    ``head_gone_s``: Ray's head is given up when it has not answered for so long, in seconds.
+    """
+
+    def __init__(self, control: socket.socket, cluster: ray_api.Joined, head_gone_s: float):
+        self._control, self._cluster, self._head_gone_s = control, cluster, head_gone_s
         self._hosts = [_Host() for _ in range(cluster.hosts)]
         self._owners: dict[int, _Owner] = {}
         self._pulse = Pulse(cluster.head)
@@ -176,7 +178,7 @@ class Driver:
                 host.told_core_seconds = host.core_seconds
             self._tell_hosts()
             self._place()
-        if self._pulse.head_silent_s() > _HEAD_GONE_S:
+        if self._pulse.head_silent_s() > self._head_gone_s:
             self._end("Ray's head is gone")
 
     # The owners of simulators.
@@ -280,6 +282,7 @@ def host_of(index: int, simulators: int, hosts: int) -> int:
 
 def main(control: socket.socket, options: dict) -> None:
     """Join the cluster, say so or why not, and work until the learner closes the control socket."""
+    head_gone_s = options.pop("head_gone_s")
     try:
         joined = ray_api.join(ray_api.Options(**options))
     except ray_api.JoinError as error:
@@ -287,7 +290,7 @@ def main(control: socket.socket, options: dict) -> None:
         return
     control.send(json.dumps({"joined": joined.facts()}).encode())
     try:
-        Driver(control, joined).run()
+        Driver(control, joined, head_gone_s).run()
     finally:
         joined.leave()
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from a3c.acting.actor import Actor
-from a3c.cluster.cluster import Cluster
+from a3c.cluster.cluster import Cluster, ClusterLostError
 from a3c.cluster.latency import games_per_core
 from a3c.config import DEFAULT_ENV, Config
 from a3c.errors import RunError, first_line
@@ -91,7 +91,7 @@ def train(config: Config, stop: StopRequest) -> None:
             config = config.resolve(cores, num_gpus, gpu_bytes, playing_cores=cluster.cores, games_per_core=games)
         listener = listen(config.watch) if config.watch is not None else None
         directory = RunDirectory(config)
-        with directory.claimed(), _memory_errors_told():
+        with directory.claimed(), _failures_told():
             _train(directory, config, protocol, model_file, cores, num_gpus, listener, cluster, stop)
 
 
@@ -172,10 +172,12 @@ def _train(
 
 
 @contextlib.contextmanager
-def _memory_errors_told() -> Iterator[None]:
-    """Raise RunError where memory ends."""
+def _failures_told() -> Iterator[None]:
+    """Raise RunError, with what to do, where memory ends or the cluster is gone."""
     try:
         yield
+    except ClusterLostError as error:
+        raise RunError(f"{error}: what was learned is saved, --resume goes on") from None
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         raise RunError(
             f"there is not enough memory ({first_line(error)}): lower --pool-states, --batch-size or --num-envs"

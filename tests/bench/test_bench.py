@@ -43,7 +43,7 @@ def test_report_ends_with_json(capsys):
 
 @pytest.mark.long
 def test_simulators():
-    flags = "--games Pong-v0 Breakout-v0 --rounds 2 --seconds 0.5 --simulator-proc 2 --num-envs 4"
+    flags = "--games Pong-v0 Breakout-v0 --rounds 1 --seconds 0.3 --simulator-proc 2 --num-envs 4"
     result, table = run("simulators", flags)
     assert result["benchmark"] == "simulators"
     assert result["game"] in ("Pong-v0", "Breakout-v0")
@@ -63,7 +63,7 @@ def test_transport():
 
 @pytest.mark.long
 def test_the_ways_to_a_cluster():
-    result, table = run("transport", "--ray --rounds 1 --seconds 0.3 --simulator-proc 2 --num-envs 8")
+    result, table = run("transport", "--ray --rounds 1 --seconds 0.2 --simulator-proc 1 --num-envs 4")
     ways = {row["wire"]: row for row in result["wires"]}
     assert set(ways) == {"ipc", "tcp", "tcp, CURVE", "tcp, lz4, CURVE", "the same by Ray"}
     assert all(row["states/s"] > 100 for row in ways.values())

@@ -6,7 +6,7 @@ import json
 
 import bench.learning as learning
 from a3c.flags import parse_args
-from bench.command_line import ROOT
+from bench.command_line import ROOT, SHORT
 from bench.learning import Experiment
 
 import cv2
@@ -15,10 +15,10 @@ import pytest
 
 pytestmark = pytest.mark.long
 
-FLAGS = ("--num-envs", "4", "--simulator-proc", "2", "--local-time-max", "16", "--pool-states", "256",
-         "--batch-size", "64", "--steps-per-epoch", "4", "--eval-every", "0")  # fmt: skip
-TINY = Experiment("Pong-v0", 0.001, (3,), {"plain": FLAGS, "vtrace": (*FLAGS, "--correction", "vtrace")},
+FLAGS = (*SHORT, "--steps-per-epoch", "4")
+TINY = Experiment("Pong-v0", 0.001, (3,), {"vtrace": (*FLAGS, "--correction", "vtrace")},
                   episodes=2, sampled_steps=20)  # fmt: skip
+OUTPUT = "train_log/learning/tiny/vtrace-3"
 
 
 @pytest.fixture(scope="module")
@@ -33,21 +33,17 @@ def directory(tmp_path_factory):
 def test_each_run_is_trained_and_scored(directory):
     record = json.loads((directory / "results" / "tiny.json").read_text())
     assert record["env"] == "Pong-v0"
-    assert set(record["settings"]) == {"plain", "vtrace"}
-    for setting, found in record["settings"].items():
-        assert set(found["runs"]) == {"3"}
-        for seed, run in found["runs"].items():
-            config = json.loads(
-                (directory / "train_log" / "learning" / "tiny" / f"{setting}-{seed}" / "config.json").read_text()
-            )
-            assert config["seed"] == int(seed)
-            assert (config["correction"] == "vtrace") == (setting == "vtrace")
-            assert run["curve"][-1]["train_minutes"] >= 0.001
-            later = run["final"]["steps"] - run["curve"][-1]["steps"]  # games go on while a model is written
-            assert 0 <= later < 512
-            assert len(run["final"]["scores"]) == 2
-            assert run["final"]["mean"] == np.mean(run["final"]["scores"])
-            assert "sampled actions, episodes cut at 20 steps" in run["final"]["protocol"]
+    assert set(record["settings"]) == {"vtrace"}
+    assert set(record["settings"]["vtrace"]["runs"]) == {"3"}
+    run = record["settings"]["vtrace"]["runs"]["3"]
+    config = json.loads((directory / OUTPUT / "config.json").read_text())
+    assert (config["seed"], config["correction"]) == (3, "vtrace")
+    assert run["curve"][-1]["train_minutes"] >= 0.001
+    later = run["final"]["steps"] - run["curve"][-1]["steps"]  # games go on while a model is written
+    assert 0 <= later < 512
+    assert len(run["final"]["scores"]) == 2
+    assert run["final"]["mean"] == np.mean(run["final"]["scores"])
+    assert "sampled actions, episodes cut at 20 steps" in run["final"]["protocol"]
 
 
 def test_what_is_there_is_not_run_again_and_a_run_is_continued(directory):
@@ -55,12 +51,12 @@ def test_what_is_there_is_not_run_again_and_a_run_is_continued(directory):
     before = path.read_text()
     learning.run("tiny", TINY)
     assert path.read_text() == before
-    output = directory / "train_log" / "learning" / "tiny" / "plain-3"
+    output = directory / OUTPUT
     minutes = learning.curve(output)[-1]["train_minutes"]
     learning.train("Pong-v0", FLAGS, 3, minutes + 0.001, output)
     continued = learning.curve(output)
     assert continued[-1]["train_minutes"] >= minutes + 0.001
-    assert continued[0] == json.loads(before)["settings"]["plain"]["runs"]["3"]["curve"][0]
+    assert continued[0] == json.loads(before)["settings"]["vtrace"]["runs"]["3"]["curve"][0]
 
 
 @pytest.mark.parametrize("name", learning.EXPERIMENTS)

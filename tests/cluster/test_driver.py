@@ -60,7 +60,7 @@ class Rig:
             look_at=lambda *_: None, round_trip_s=lambda node: None, head_silent_s=lambda: 0.0))  # fmt: skip
         self.joined = FakeJoined(hosts)
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.driver = Driver(theirs, self.joined)
+        self.driver = Driver(theirs, self.joined, head_gone_s=30.0)
         self.socket, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         request = {"nursery": 1, "simulators": simulators, "fixed": fixed}
         socket.send_fds(self.control, [json.dumps(request).encode()], [end.fileno()])

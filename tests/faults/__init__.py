@@ -60,7 +60,7 @@ FAULTS = {
     "window of play closed, or stopped": Fault(window.closed_windows, 20, 2, window.PROGRAMS),
     "killed while saving": Fault(saving.kills_while_saving, 50, 2),
     "damaged checkpoint and statistics": Fault(saving.damaged_files, 20, 2),
-    "full disk or read-only directory": Fault(saving.refused_writes, 40, 4),
+    "full disk or read-only directory": Fault(saving.refused_writes, 40, 2),
     "stopped and resumed": Fault(resuming.resumed, 20, 1),
     "begun with --load, killed before it saved": Fault(resuming.begun_with_load, 20, 1),
     "two in one directory": Fault(resuming.two_in_one_directory, 20, 2),

@@ -15,7 +15,7 @@ from tests.faults.trial import STOP_S, Trials, expect_end, without_traceback
 
 import psutil
 
-_EPISODES = 6
+_EPISODES = 4
 
 
 def evaluations(directory: Path, trials: int, rng: random.Random) -> Trials:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
-import signal
 import tempfile
 from pathlib import Path
 
 from a3c.simulation.master import SimulatorMaster
 from a3c.simulation.remote import CODECS, RemoteWire
+from a3c.weights.checkpoints import saved_steps
+from bench.command_line import Run, stats
 from bench.wires import KeyedNursery
 from tests.faults.namespaces import Machines
-from tests.faults.trial import Trials, expect_learning, train, wait_for, without_traceback
+from tests.faults.trial import Trials, expect_end, expect_learning, train, wait_for, without_traceback
 from tests.faults.wire_strangers import WireStrangers, known_to, new_keys
 
 import numpy as np
@@ -21,12 +22,16 @@ _LOST_S = 40.0
 _ENDED_S = 15.0
 _BACK_S = 60.0
 _STEP_S = 30.0
+_PORTS = 2  # of a learner: steps and actions
 _MESSAGES = 10_000  # in a trial
 _MAX_GROWTH_BYTES = 20e6
 
 
 def lost_hosts(directory: Path, trials: int, rng: random.Random) -> Trials:
-    """One run with three hosts, the third of which comes late; in turn a link is cut, and a machine switched off."""
+    """One run with three hosts, the third of which comes late; in turn a link is cut, and a machine switched off.
+
+    A stranger on one of these machines is not heard. In the end Ray's head is killed: the run saves and says why.
+    """
     output = directory / "run"
     with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as short, Machines(Path(short)) as machines:
         machines.add(1)
@@ -37,6 +42,7 @@ def lost_hosts(directory: Path, trials: int, rng: random.Random) -> Trials:
         seen = run.read_until("Start Epoch 2")
         machines.add(3)
         seen += run.read_until("hosts 3 of 3", _BACK_S)
+        _send_without_a_key(machines, run)
         for number in range(trials):
             unlucky = rng.randrange(1, 4)
             if number % 2:
@@ -44,8 +50,7 @@ def lost_hosts(directory: Path, trials: int, rng: random.Random) -> Trials:
             else:
                 machines.cut(unlucky)
             seen += run.read_until("is lost: hosts 2 of 3", _LOST_S)
-            # What forks them stays until its host notices that nobody calls.
-            wait_for(lambda n=unlucky: len(machines.processes(n, " simulator ")) <= 1, _ENDED_S, "they end", run)
+            wait_for(lambda n=unlucky: _plays_no_more(machines, n), _ENDED_S, "simulators end", run)
             expect_learning(run, output, 2)
             machines.switch_off(unlucky)  # a node that was declared dead does not come back by itself
             machines.join(unlucky)
@@ -53,9 +58,27 @@ def lost_hosts(directory: Path, trials: int, rng: random.Random) -> Trials:
             seen += run.read_until("hosts 3 of 3", _BACK_S)
             expect_learning(run, output, 1)
             yield "switched off" if number % 2 else "link cut"
-        run.process.send_signal(signal.SIGKILL)
-        wait_for(lambda: not any(machines.processes(n, " simulator ") for n in (1, 2, 3)), _ENDED_S, "all hosts free")
-        without_traceback(seen + run.finish())
+        assert stats(output)[-1]["malformed_messages"] == 0, "a stranger was heard"
+        machines.kill_head()
+        seen += expect_end(run, 1)
+        wait_for(lambda: all(_plays_no_more(machines, n) for n in (1, 2, 3)), _ENDED_S, "simulators end")
+        without_traceback(seen)
+        assert "the Ray cluster is gone (Ray's head is gone): what was learned is saved, --resume goes on" in seen, seen
+        assert stats(output)[-1]["global_step"] <= saved_steps(output)[-1]
+
+
+def _plays_no_more(machines: Machines, number: int) -> bool:
+    """Whether a machine has no simulator; what forks them stays until its host notices that nobody calls."""
+    return len(machines.processes(number, " simulator ")) <= 1
+
+
+def _send_without_a_key(machines: Machines, run: Run) -> None:
+    """The learner listens on the address that the hosts know, and nowhere else; a stranger writes to all its ports."""
+    sockets = psutil.Process(run.process.pid).net_connections("tcp")
+    listening = [socket.laddr for socket in sockets if socket.status == psutil.CONN_LISTEN]
+    assert {address.ip for address in listening} == {machines.ip}, listening
+    assert len(listening) == _PORTS, listening
+    machines.run(1, "tests.faults.uninvited", machines.ip, *(str(address.port) for address in listening))
 
 
 def bad_messages(directory: Path, trials: int, rng: random.Random) -> Trials:

@@ -11,10 +11,10 @@ import signal
 import time
 from pathlib import Path
 
-from bench.command_line import ROOT, hear_signals, start
+from bench.command_line import ROOT, start
 from tests.faults.trial import STOP_S, Trials, expect_end, expect_nobody, train, without_traceback
 
-_LONGEST_S = 8.0  # by then a run is in full swing
+_LONGEST_S = 6.0  # by then a run is in full swing
 
 
 def ended(directory: Path, trials: int, rng: random.Random) -> Trials:
@@ -30,7 +30,7 @@ def ended(directory: Path, trials: int, rng: random.Random) -> Trials:
         moment_s = rng.uniform(0.3, _LONGEST_S)
         if way is None:
             terminal, theirs = pty.openpty()
-            run = train(output, stdin=theirs, stdout=theirs, stderr=theirs, env=env, preexec_fn=_own_terminal)
+            run = train(output, stdin=theirs, stdout=theirs, stderr=theirs, env=env)
             os.close(theirs)
             _read_for(terminal, moment_s)
             os.close(terminal)
@@ -55,11 +55,6 @@ def _read_for(terminal: int, seconds: float) -> None:
     while (left := deadline - time.monotonic()) > 0:
         if select.select([terminal], [], [], left)[0]:
             os.read(terminal, 1 << 16)
-
-
-def _own_terminal() -> None:
-    hear_signals()
-    os.open(os.ttyname(0), os.O_RDWR)  # the first one opened by a session's leader is its terminal
 
 
 def second_signals(directory: Path, trials: int, rng: random.Random) -> Trials:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from bench.command_line import ROOT
 from tests.faults.trial import wait_for
 
 import psutil
@@ -31,11 +32,13 @@ class Machines:
     """A bridge with Ray's head on this machine, and hosts behind it. A context manager.
 
     Attributes:
+        ip: of this machine, behind the bridge.
         address: of Ray's head.
     """
 
     def __init__(self, directory: Path):
-        self.address = f"{_NETWORK}.1:{_PORT}"
+        self.ip = f"{_NETWORK}.1"
+        self.address = f"{self.ip}:{_PORT}"
         self._directory = directory
         self._bridge = f"bench{os.getpid()}"[:15]
         self._nodes: dict[int, subprocess.Popen] = {}
@@ -54,7 +57,7 @@ class Machines:
 
     def _answers(self) -> bool:
         with socket.socket() as connection:
-            return connection.connect_ex((f"{_NETWORK}.1", _PORT)) == 0
+            return connection.connect_ex((self.ip, _PORT)) == 0
 
     def add(self, number: int) -> None:
         """Add a machine, with a node of one core; its number is from 1 to 9."""
@@ -85,10 +88,23 @@ class Machines:
         done = subprocess.run(["ip", "netns", "pids", self._space(number)], capture_output=True, text=True, check=True)
         return [pid for pid in map(int, done.stdout.split()) if word in _command(pid)]
 
+    def run(self, number: int, module: str, *args: str) -> None:
+        """Run one of our modules on a machine, to its end."""
+        inside = ["ip", "netns", "exec", self._space(number)]
+        subprocess.run([*inside, sys.executable, "-m", module, *args], cwd=ROOT, check=True, timeout=_START_S)
+
     def switch_off(self, number: int) -> None:
         """Kill all that runs on a machine."""
         for pid in self.processes(number):
             _kill(pid)
+
+    def kill_head(self) -> None:
+        """Kill Ray's head, and all that it runs on this machine."""
+        head = self._nodes[0]
+        for process in psutil.Process(head.pid).children(recursive=True):
+            _kill(process.pid)
+        head.kill()
+        head.wait(_END_S)
 
     def __exit__(self, *_) -> None:
         for number in list(self._nodes):

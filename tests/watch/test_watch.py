@@ -64,11 +64,11 @@ def start_watched(output: Path, *flags: str) -> tuple[Run, int]:
     return start(*SHORT, "--output", str(output), "--watch", str(port), *flags), port
 
 
-def wait_for_game(training: Run, port: int) -> list[dict]:
-    """Wait until a training's page shows the game; returns some messages of it."""
+def wait_for_game(training: Run, port: int, messages: int) -> list[dict]:
+    """Wait until a training's page shows the game; returns so many messages of it."""
     training.read_until("watch it at")
     with contextlib.closing(events(port)) as stream:
-        return list(itertools.islice(itertools.dropwhile(lambda message: "waiting" in message, stream), 30))
+        return list(itertools.islice(itertools.dropwhile(lambda message: "waiting" in message, stream), messages))
 
 
 def watcher_of(training: Run) -> int:
@@ -78,10 +78,10 @@ def watcher_of(training: Run) -> int:
 
 
 def test_a_training_shows_the_game_and_goes_on_without_its_page(tmp_path):
-    training, port = start_watched(tmp_path / "run", "--steps-per-epoch", "60", "--max-epoch", "1000")
+    training, port = start_watched(tmp_path / "run", "--steps-per-epoch", "20", "--max-epoch", "1000")
     try:
-        shown = wait_for_game(training, port)
-        assert shown[0]["updates"] % 60 == 0
+        shown = wait_for_game(training, port, 30)
+        assert shown[0]["updates"] % 20 == 0
         assert len({message["screen"] for message in shown}) > 10
         watcher = watcher_of(training)
         assert os.getpriority(os.PRIO_PROCESS, watcher) == play_module._NICENESS
@@ -101,9 +101,9 @@ def test_a_training_shows_the_game_and_goes_on_without_its_page(tmp_path):
 
 
 def test_nobody_is_left_when_a_watched_learner_is_killed(tmp_path):
-    training, port = start_watched(tmp_path / "run", "--steps-per-epoch", "30", "--max-epoch", "1000")
+    training, port = start_watched(tmp_path / "run", "--steps-per-epoch", "20", "--max-epoch", "1000")
     try:
-        wait_for_game(training, port)
+        wait_for_game(training, port, 1)
         watcher_of(training)
     finally:
         training.process.kill()
@@ -112,10 +112,10 @@ def test_nobody_is_left_when_a_watched_learner_is_killed(tmp_path):
 
 
 def test_a_training_that_ends_ends_its_page(tmp_path):
-    out = run(*SHORT, "--steps-per-epoch", "4", "--max-epoch", "2", "--output", str(tmp_path / "run"),
+    out = run(*SHORT, "--steps-per-epoch", "4", "--max-epoch", "1", "--output", str(tmp_path / "run"),
               "--watch", str(port := free_port()))  # fmt: skip
     assert out.count(f"watch it at http://127.0.0.1:{port}") == 1
-    assert len(stats(tmp_path / "run")) == 2
+    assert len(stats(tmp_path / "run")) == 1
     assert "the watcher ended" not in out
 
 
