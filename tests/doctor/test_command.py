@@ -50,7 +50,7 @@ def test_doctor_fails_with_a_remedy(tmp_path):
 
 
 def test_doctor_stops_at_once_and_leaves_nobody():
-    started = start("--task", "doctor")
+    started = start("--task", "doctor", script="tests/fakes/quick_doctor.py")
     started.read_until("Speed")
     wait_until(lambda: len(started.alive()) > 1 or None, timeout_s=30)
     started.process.send_signal(signal.SIGINT)

@@ -1,7 +1,7 @@
 """The command line with games that tell which life they are of; each batch that the learner takes is checked.
 
-Run by the trials of faults. A batch that mixes two lives ends the run with its traceback. A cluster's head is given up
-sooner, so that the trials need not wait for it.
+Run by the trials of faults. A batch that mixes two lives ends the run with its traceback. On a cluster, where a trial
+mostly waits, games are slow; and a head is given up sooner.
 """
 
 import functools
@@ -21,13 +21,14 @@ from a3c.simulation.master import SimulatorMaster  # noqa: E402
 from fake_lives import LIFE, check_transitions, check_unrolls  # noqa: E402
 
 cluster._HEAD_GONE_S = 8.0
+PLAYER_ARGS = {"step_s": 0.004} if "--ray" in sys.argv else {}
 make, take_batch = SimulatorMaster.__init__, Actor.take_batch
 transitions, followed, lives = 0, 0, set()
 
 
 @functools.wraps(make)
 def make_life_telling(master, nursery, envs_per_simulator, player_args, **options) -> None:
-    make(master, nursery, envs_per_simulator, {}, player=LIFE, **options)
+    make(master, nursery, envs_per_simulator, PLAYER_ARGS, player=LIFE, **options)
 
 
 @functools.wraps(take_batch)

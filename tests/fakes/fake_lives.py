@@ -10,6 +10,7 @@ import os
 import signal
 import termios
 import threading
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -46,8 +47,10 @@ class LifeTellingGame(FakeCountingGame):
     last_made: LifeTellingGame | None = None
     asked_to_die = False
 
-    def __init__(self):
+    def __init__(self, step_s: float = 0.0):
+        """``step_s``: how long a step takes."""
         super().__init__(LENGTHS, CUT)
+        self._step_s = step_s
         LifeTellingGame.last_made = self
 
     def reward(self, episode: int, step: int) -> float:
@@ -56,6 +59,7 @@ class LifeTellingGame(FakeCountingGame):
     def step(self, action: int):
         if self.asked_to_die and self is self.last_made:
             threading.Thread(target=_die_when_sending, daemon=True).start()
+        time.sleep(self._step_s)
         return super().step(action)
 
 
@@ -67,14 +71,14 @@ def _die_when_sending() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def make_life_telling_game(seed: int) -> LifeTellingGame:
+def make_life_telling_game(seed: int, step_s: float = 0.0) -> LifeTellingGame:
     """Make one, and listen for SIGUSR1."""
 
     def ask_to_die(*_) -> None:
         LifeTellingGame.asked_to_die = True
 
     signal.signal(signal.SIGUSR1, ask_to_die)
-    return LifeTellingGame()
+    return LifeTellingGame(step_s)
 
 
 class Checked(NamedTuple):

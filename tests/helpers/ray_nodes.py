@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import psutil
+import pytest
 
 _MEMORY_BYTES = 80_000_000  # of an object store, the least that Ray takes
-ENVIRONMENT = {
+_ENVIRONMENT = {
+    "PYTHONPATH": str(Path(__file__).resolve().parents[1] / "fakes"),  # its nodes find the fake games
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # everything on the loopback
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_health_check_initial_delay_ms": "500",
@@ -17,6 +20,15 @@ ENVIRONMENT = {
 }
 
 
+@contextlib.contextmanager
+def _environment():
+    """That of the nodes, which is not the tests'."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in _ENVIRONMENT.items():
+            patch.setenv(name, value)
+        yield
+
+
 class Nodes:
     """The cluster: its address, and nodes that are killed and added."""
 
@@ -24,12 +36,14 @@ class Nodes:
         from ray.cluster_utils import Cluster
 
         head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": _MEMORY_BYTES}
-        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        with _environment():
+            self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self.address = self._cluster.address
         self._nodes = [self.add(), self.add()]
 
     def add(self):
-        return self._cluster.add_node(num_cpus=1, object_store_memory=_MEMORY_BYTES, wait=False)
+        with _environment():
+            return self._cluster.add_node(num_cpus=1, object_store_memory=_MEMORY_BYTES, wait=False)
 
     def kill_one(self) -> None:
         """Kill a node with all that it runs; another is added in its place by ``replace``."""
