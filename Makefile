@@ -35,7 +35,8 @@ FLAGS := $(if $(ENV),--env $(ENV)) $(if $(GPU),--gpu $(GPU)) $(if $(RAY),--ray $
 train: .venv/installed $(if $(RAY),.venv/installed-ray)
 	@exec $(BIN)/python train-atari.py $(FLAGS)
 
-PYTEST = $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
+# What the tests start again and again is compiled once, also where the environment says that Python keeps nothing.
+PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
 
 test: .venv/installed-dev lint
 	$(PYTEST)

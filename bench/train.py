@@ -11,10 +11,7 @@ The last line is JSON: ``states_per_s``, ``limit_states_per_s``, ``ratio`` and t
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -24,8 +21,8 @@ from a3c.flags import parse_args
 from a3c.system.machine import usable_cores
 from atari_wrapper import get_protocol
 from bench import harness
+from bench.command_line import start, stats
 
-_SCRIPT = Path(__file__).resolve().parents[1] / "train-atari.py"
 _EPOCHS = 4
 _TIMEOUT_S = 1800
 _EPOCH_UPDATES = {"small": 160, "nature": 160, "batch-a3c": 30}  # about 15 s on two cores
@@ -48,17 +45,14 @@ def limit(config: Config, seconds: float) -> dict[str, float]:
 def run_training(flags: list[str], config: Config, epoch_updates: int) -> dict[str, float]:
     """Train with the command line; the medians of its epochs, the first one left out."""
     with tempfile.TemporaryDirectory() as directory:
-        command = [
-            sys.executable, str(_SCRIPT), "--env", config.env, "--network", config.network, "--eval-every", "0",
-            "--steps-per-epoch", str(epoch_updates), "--max-epoch", str(_EPOCHS),
-            "--output", f"{directory}/run", *flags,
-        ]  # fmt: skip
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=_TIMEOUT_S)
-        if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stdout[-3000:]}")
-        epochs = [
-            epoch for epoch in json.loads(Path(f"{directory}/run/stats.json").read_text()) if "states_per_s" in epoch
-        ]
+        output = Path(directory) / "run"
+        run = start("--env", config.env, "--network", config.network, "--eval-every", "0",
+                    "--steps-per-epoch", str(epoch_updates), "--max-epoch", str(_EPOCHS),
+                    "--output", str(output), *flags)  # fmt: skip
+        out = run.finish(_TIMEOUT_S)
+        if run.process.returncode != 0:
+            raise RuntimeError(f"the training ended with status {run.process.returncode}:\n{out[-3000:]}")
+        epochs = [epoch for epoch in stats(output) if "states_per_s" in epoch]
     waits = [name for name in epochs[0] if name.startswith("wait/")]
     return {name: statistics.median(epoch[name] for epoch in epochs[1:]) for name in ("states_per_s", *waits)}
 

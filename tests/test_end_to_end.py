@@ -212,17 +212,6 @@ def test_several_gpus_build_several_towers_on_any_machine(gpus, tmp_path):
     assert f"--gpu {gpus}: TensorFlow sees" in out  # fewer GPUs than that
 
 
-def test_the_original_command_and_network_run(tmp_path):
-    run(
-        "--env", "Breakout-v0", "--gpu", "0", "--network", "batch-a3c", "--num-envs", "8", "--steps-per-epoch", "3",
-        "--max-epoch", "1", "--eval-every", "0", "--output", str(tmp_path / "run"),
-    )  # fmt: skip
-    config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert config["correction"] == "clipped-is"
-    assert config["local_time_max"] == 5
-    assert stats(tmp_path / "run")[0]["policy_lag_mean"] <= 8 * 5 / 256 + 2
-
-
 def test_vtrace_and_the_lag_limit_run(tmp_path):
     out = run(
         *SHORT, "--steps-per-epoch", "8", "--max-epoch", "2",
@@ -261,21 +250,25 @@ def test_a_deep_queue_would_make_data_old(tmp_path):
     assert last > 8
 
 
-def test_load_starts_a_new_run_from_the_files_weights_and_network(tmp_path):
+def test_the_original_command_and_network_run_from_published_weights(tmp_path):
     rng = np.random.default_rng(0)
-    shapes = NETWORKS["batch-a3c"].variable_shapes(6)
+    shapes = NETWORKS["batch-a3c"].variable_shapes(4)
     published = {name: rng.normal(0, 0.02, shape).astype(np.float32) for name, shape in shapes.items()}
     np.savez(tmp_path / "published.npz", **{f"{name}:0": value for name, value in published.items()})
     run(
-        "--load", str(tmp_path / "published.npz"), "--learning-rate", "0", "--num-envs", "8", "--steps-per-epoch", "1",
-        "--batch-size", "40", "--max-epoch", "1", "--eval-every", "0", "--output", str(tmp_path / "run"),
+        "--env", "Breakout-v0", "--gpu", "0", "--load", str(tmp_path / "published.npz"), "--learning-rate", "0",
+        "--num-envs", "8", "--batch-size", "40", "--steps-per-epoch", "1", "--max-epoch", "2", "--eval-every", "0",
+        "--output", str(tmp_path / "run"),
     )  # fmt: skip
-    run("--resume", "--output", str(tmp_path / "run"), "--max-epoch", "2")
-    with np.load(tmp_path / "run" / "Pong-v0.npz", allow_pickle=False) as trained:
+    run("--resume", "--output", str(tmp_path / "run"), "--max-epoch", "3")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["network"], config["correction"], config["local_time_max"]) == ("batch-a3c", "clipped-is", 5)
+    assert stats(tmp_path / "run")[0]["policy_lag_mean"] <= 8 * 5 / 80 + 2
+    with np.load(tmp_path / "run" / "Breakout-v0.npz", allow_pickle=False) as trained:
         for name, value in published.items():
             np.testing.assert_array_equal(trained[name], value)
         metadata = json.loads(str(trained["metadata"]))
-    assert (metadata["begun_from"], metadata["updates"]) == ({"file": "published.npz"}, 2)
+    assert (metadata["begun_from"], metadata["updates"]) == ({"file": "published.npz"}, 3)
 
 
 ERRORS = {

@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench import harness
+from bench import harness, train
+from bench.command_line import SHORT
 
 import pytest
 
@@ -81,11 +82,13 @@ def test_latency():
 
 
 @pytest.mark.long
-def test_train():
-    result, _ = run(
-        "train",
-        "--rounds 1 --seconds 0.02 --epoch-updates 2 --num-envs 8 --simulator-proc 2 --batch-size 64 --pool-states 256",
-    )
-    limit_us = result["step_us"] + result["forward_us"] + result["train_us"]
-    assert result["limit_states_per_s"] == pytest.approx(1e6 * result["cores"] / limit_us, rel=1e-3)
-    assert result["ratio"] == pytest.approx(result["states_per_s"] / result["limit_states_per_s"], abs=1e-4)  # rounded
+def test_train(monkeypatch, capsys):
+    parts = {"step": 200e-6, "forward": 100e-6, "train": 300e-6}
+    monkeypatch.setattr(train, "limit", lambda config, seconds: {**parts, "states_per_s": 1000.0})
+    monkeypatch.setattr("sys.argv", ["train", *SHORT, "--rounds", "1", "--epoch-updates", "2"])
+    train.main()
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["step_us"], result["forward_us"], result["train_us"]) == pytest.approx((200, 100, 300))
+    assert result["limit_states_per_s"] == 1000
+    assert 10 < result["states_per_s"] < 1e5
+    assert result["ratio"] == pytest.approx(result["states_per_s"] / 1000, abs=1e-3)  # rounded

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 from a3c.flags import parse_args
-from bench import peers
+from bench import learning_peers, peers
 
 import pytest
 
@@ -77,16 +76,14 @@ def test_the_training_that_is_compared_is_the_same_work():
 
 
 @pytest.mark.long
-def test_peers_of_the_learning(tmp_path):
-    short = ("a2c", "ppo", "--minutes", 0.2, "--episodes", 1)
-    command = [sys.executable, "-m", "bench.learning_peers", *map(str, short)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+def test_peers_of_the_learning(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["learning_peers", "a2c", "ppo", "--minutes", "0.2", "--episodes", "1"])
     if importlib.util.find_spec("stable_baselines3") is None:
-        assert done.returncode == 1
-        assert done.stderr.splitlines()[-1].startswith("Stable-Baselines3 is not installed here: type make")
+        with pytest.raises(SystemExit, match=r"^Stable-Baselines3 is not installed here: type make"):
+            learning_peers.main()
         return
-    assert done.returncode == 0, done.stderr
+    learning_peers.main()
     record = json.loads((tmp_path / "results" / "pong.json").read_text())
     assert set(record["settings"]) == {"Stable-Baselines3 A2C", "Stable-Baselines3 PPO"}
     for setting in record["settings"].values():
