@@ -8,6 +8,7 @@ from pathlib import Path
 from a3c.policy.networks import NETWORKS
 from a3c.system.machine import usable_cores
 from bench.command_line import SHORT, run, stats
+from bench.screenshot import free_port
 
 import cv2
 import imageio_ffmpeg
@@ -20,12 +21,18 @@ PRINTED = "printed.txt"
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """Two short epochs on Pong, the second with an evaluation."""
+    """Two short epochs on Pong, the second with an evaluation; with a page, and with values set by hand."""
     output = tmp_path_factory.mktemp("trained") / "run"
+    output.mkdir()
+    by_hand = output / "hyper.txt"
+    by_hand.write_bytes(b"\xef\xbb\xbf# by hand\r\n\r\nlearning_rate: 0.002\r\nentropy_beta: low\r\n")
     out = run(
         *SHORT, "--steps-per-epoch", "8", "--max-epoch", "2", "--eval-every", "2", "--eval-episode", "2",
-        "--learning-rate", "0.001,12:0.0005", "--output", str(output), NO_COLOR="1", FORCE_COLOR="",
+        "--learning-rate", "0.001,12:0.0005", "--entropy-beta", "0.01,12:0.005", "--gpu", "-1",
+        "--watch", str(free_port()), "--output", str(output),
+        CUDA_VISIBLE_DEVICES="3", NO_COLOR="1", FORCE_COLOR="",
     )  # fmt: skip
+    by_hand.unlink()
     (output.parent / PRINTED).write_text(out)
     return output
 
@@ -58,8 +65,23 @@ def test_training_writes_what_it_measured(trained):
     assert -21 <= second["mean_score"] <= second["max_score"] <= 21
     assert "mean_score" not in first
     assert 0 < first["train_minutes"] < second["train_minutes"] < 5
-    assert second["learning_rate"] == pytest.approx(0.0005)
     assert max(first["policy_lag_mean"], second["policy_lag_mean"]) <= 2 + 1 + 4 / 2  # as of a slow learner, below
+
+
+def test_values_set_by_hand_take_the_place_of_a_schedules(trained):
+    assert [record["learning_rate"] for record in stats(trained)[:2]] == pytest.approx([0.002, 0.0005])
+    assert (trained.parent / PRINTED).read_text().count("entropy_beta: low") == 1
+
+
+def test_no_gpu_that_was_not_asked_for_is_missed(trained):
+    assert "GPU(s)" not in (trained.parent / PRINTED).read_text()
+    assert json.loads((trained / "config.json").read_text())["gpu"] == "-1"
+
+
+def test_a_training_that_ends_ends_its_page(trained):
+    out = (trained.parent / PRINTED).read_text()
+    assert out.count("watch it at http://127.0.0.1:") == 1
+    assert "the watcher ended" not in out
 
 
 def test_training_draws_its_learning_curve(trained):
@@ -119,22 +141,6 @@ def test_resume_of_a_finished_run_says_how_to_go_on(trained):
         assert f"--resume --max-epoch {done + int(flags[1] if flags else done)}" in line
         assert "Traceback" not in out
     assert stats(trained) == before
-
-
-def test_values_set_by_hand_take_the_place_of_a_schedules(tmp_path):
-    output = tmp_path / "run"
-    output.mkdir()
-    (output / "hyper.txt").write_bytes(b"\xef\xbb\xbf# by hand\r\n\r\nlearning_rate: 0.002\r\nentropy_beta: low\r\n")
-    out = run(
-        *SHORT, "--steps-per-epoch", "8", "--max-epoch", "2",
-        "--learning-rate", "0.001,12:0.0005", "--entropy-beta", "0.01,12:0.005",
-        "--gpu", "-1", "--output", str(output), CUDA_VISIBLE_DEVICES="3",
-    )  # fmt: skip
-    assert out.count("entropy_beta: low") == 1
-    assert "GPU(s)" not in out  # none was asked for, and none is missed
-    first, second = stats(output)
-    assert (first["learning_rate"], second["learning_rate"]) == pytest.approx((0.002, 0.0005))
-    assert json.loads((output / "config.json").read_text())["gpu"] == "-1"
 
 
 @pytest.fixture(scope="module")
@@ -226,8 +232,9 @@ def test_vtrace_and_the_lag_limit_run(tmp_path):
     assert np.isfinite(second["cost"])
 
 
+POOLED = [*SHORT, "--batch-size", "32", "--pool-states", "128"]
 FIRST_IN_FIRST_OUT = ["--num-envs", "8", "--simulator-proc", "2", "--local-time-max", "5", "--correction", "clipped-is",
-                      "--batch-size", "64", "--pool-states", "64", "--queue-size", "1"]  # fmt: skip
+                      "--batch-size", "32", "--pool-states", "32", "--queue-size", "1"]  # fmt: skip
 
 
 def lags_of_a_slow_learner(output: Path, epochs: int, *flags: str) -> list[float]:
@@ -239,7 +246,7 @@ def lags_of_a_slow_learner(output: Path, epochs: int, *flags: str) -> list[float
 
 # The updates that a state waits for, whatever the learner's speed: the queue's, the one under way, half of its pool's.
 @pytest.mark.parametrize(
-    ("flags", "limit"), [(SHORT, 2 + 1 + 4 / 2), (FIRST_IN_FIRST_OUT, 1 + 1 + 1 / 2)], ids=["pool", "in order"]
+    ("flags", "limit"), [(POOLED, 2 + 1 + 4 / 2), (FIRST_IN_FIRST_OUT, 1 + 1 + 1 / 2)], ids=["pool", "in order"]
 )
 def test_a_learner_ten_times_slower_learns_from_data_as_fresh(flags, limit, tmp_path):
     assert max(lags_of_a_slow_learner(tmp_path / "run", 2, *flags)) <= limit

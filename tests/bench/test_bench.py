@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench import harness, train
+from a3c.simulation.remote import RemoteWire
+from bench import harness, train, wires
 from bench.command_line import SHORT
 
 import pytest
@@ -62,9 +63,26 @@ def test_transport():
     assert sum(parts) == pytest.approx(1e6 * result["cores"] / result["states_per_s"], rel=1e-3)
 
 
+class FakeCluster:
+    """A fake of a cluster: its one host is this machine, without Ray."""
+
+    def __init__(self, config):
+        assert config.ray == "local"
+        self.master = wires._over(RemoteWire, "lz4")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
 @pytest.mark.long
-def test_the_ways_to_a_cluster():
-    result, table = run("transport", "--ray --rounds 1 --seconds 0.2 --simulator-proc 1 --num-envs 4")
+def test_the_ways_to_a_cluster(monkeypatch, capsys):
+    monkeypatch.setattr(wires, "Cluster", FakeCluster)
+    wires.measure(rounds=1, seconds=0.2, envs_per_simulator=(4, 4))
+    *_, last = (table := capsys.readouterr().out).splitlines()
+    result = json.loads(last)
     ways = {row["wire"]: row for row in result["wires"]}
     assert set(ways) == {"ipc", "tcp", "tcp, CURVE", "tcp, lz4, CURVE", "the same by Ray"}
     assert all(row["states/s"] > 100 for row in ways.values())

@@ -21,6 +21,7 @@ _START_S = 60.0
 _END_S = 15.0
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_prestart_worker_first_driver": "0",
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "2000",
@@ -129,6 +130,7 @@ class Machines:
         inside = ["ip", "netns", "exec", self._space(number)] if number else []
         command = [Path(sys.executable).with_name("ray"), "start", "--block", f"--num-cpus={min(1, number)}",
                    f"--node-ip-address={_NETWORK}.{10 + number if number else 1}", "--object-store-memory=80000000",
+                   "--include-log-monitor=false",
                    f"--temp-dir={self._directory}/r{number}", *flags]  # fmt: skip
         fakes = Path(__file__).resolve().parents[1] / "fakes"
         environment = {**os.environ, **_ENVIRONMENT, "PYTHONPATH": str(fakes)}

@@ -8,11 +8,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-_MEMORY_BYTES = 80_000_000  # of an object store, the least that Ray takes
+_NODE = {"object_store_memory": 80_000_000, "include_log_monitor": False}  # the least memory that Ray takes
 _ENVIRONMENT = {
     "PYTHONPATH": str(Path(__file__).resolve().parents[1] / "fakes"),  # its nodes find the fake games
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # everything on the loopback
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_prestart_worker_first_driver": "0",
     "RAY_health_check_initial_delay_ms": "500",
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "2000",
@@ -35,7 +36,7 @@ class Nodes:
     def __init__(self):
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": _MEMORY_BYTES}
+        head = {"num_cpus": 0, "include_dashboard": False, **_NODE}
         with _environment():
             self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self.address = self._cluster.address
@@ -43,7 +44,7 @@ class Nodes:
 
     def add(self):
         with _environment():
-            return self._cluster.add_node(num_cpus=1, object_store_memory=_MEMORY_BYTES, wait=False)
+            return self._cluster.add_node(num_cpus=1, wait=False, **_NODE)
 
     def kill_one(self) -> None:
         """Kill a node with all that it runs; another is added in its place by ``replace``."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from a3c.watch import player as play_module
 from a3c.watch.server import listen
 from bench import browser
-from bench.command_line import SHORT, Run, run, start, stats
+from bench.command_line import SHORT, Run, run, start
 from bench.screenshot import free_port, playing
 from bench.watch import events
 
@@ -109,14 +109,6 @@ def test_nobody_is_left_when_a_watched_learner_is_killed(tmp_path):
         training.process.kill()
     assert training.wait_all_gone(5)
     training.finish()
-
-
-def test_a_training_that_ends_ends_its_page(tmp_path):
-    out = run(*SHORT, "--steps-per-epoch", "4", "--max-epoch", "1", "--output", str(tmp_path / "run"),
-              "--watch", str(port := free_port()))  # fmt: skip
-    assert out.count(f"watch it at http://127.0.0.1:{port}") == 1
-    assert len(stats(tmp_path / "run")) == 1
-    assert "the watcher ended" not in out
 
 
 # In a browser
