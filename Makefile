@@ -36,7 +36,8 @@ train: .venv/installed $(if $(RAY),.venv/installed-ray)
 	@exec $(BIN)/python train-atari.py $(FLAGS)
 
 # What the tests start again and again is compiled once, also where the environment says that Python keeps nothing.
-PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
+# Three at a time keep two cores busy: now and then a test waits.
+PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses=3 --dist=worksteal
 
 test: .venv/installed-dev lint
 	$(PYTEST)
