@@ -12,6 +12,7 @@ import json
 import logging
 import select
 import socket
+import subprocess
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -93,8 +94,12 @@ class Cluster:
             "head_gone_s": _HEAD_GONE_S,
         }
         with theirs:
-            self._process = start_program(
-                "a3c.cluster.driver", theirs.fileno(), json.dumps(options), pass_fds=[theirs.fileno()]
+            self._process = start_program(  # to its stdout Ray writes, for each try to call a host, that it is away
+                "a3c.cluster.driver",
+                theirs.fileno(),
+                json.dumps(options),
+                pass_fds=[theirs.fileno()],
+                stdout=subprocess.DEVNULL,
             )
         try:
             joined = self._ask(None, _JOIN_TIMEOUT_S)
