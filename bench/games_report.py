@@ -18,8 +18,6 @@ from a3c.system.files import whole_file
 from bench.command_line import ROOT
 from bench.games import RESULTS, games
 
-from scipy.stats import mannwhitneyu
-
 PICTURE = Path("results/games.png")
 DOCUMENTS = (Path("docs/results.md"), Path("README.md"))
 P = 0.01
@@ -73,6 +71,7 @@ def _game(env_id: str, row: dict) -> Game:
 
 def table(lines: list[Game]) -> str:
     """The table, in Markdown."""
+
     head = "| game | random | ours, actions sampled | ours, greedy | published | share | above random | minutes |"
     rows = [
         f"| {game.name} | {game.random:,.1f} | **{game.ours:,.1f}** ± {game.stderr:,.1f} | {game.greedy:,.1f} ± "

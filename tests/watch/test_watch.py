@@ -59,9 +59,11 @@ def test_a_taken_port_is_told_before_anything_is_done(task, tmp_path):
 
 
 def start_watched(output: Path, *flags: str) -> tuple[Run, int]:
-    """Start a short training with a page; returns it and the page's port."""
+    """Start a short training with a page, whose one game leaves the page its time; returns it and the page's port."""
     port = free_port()
-    return start(*SHORT, "--output", str(output), "--watch", str(port), *flags), port
+    return start(
+        *SHORT, "--num-envs", "1", "--simulator-proc", "1", "--output", str(output), "--watch", str(port), *flags
+    ), port
 
 
 def wait_for_game(training: Run, port: int, messages: int) -> list[dict]:
@@ -78,10 +80,10 @@ def watcher_of(training: Run) -> int:
 
 
 def test_a_training_shows_the_game_and_goes_on_without_its_page(tmp_path):
-    training, port = start_watched(tmp_path / "run", "--steps-per-epoch", "20", "--max-epoch", "1000")
+    training, port = start_watched(tmp_path / "run", "--steps-per-epoch", "8", "--max-epoch", "1000")
     try:
         shown = wait_for_game(training, port, 30)
-        assert shown[0]["updates"] % 20 == 0
+        assert shown[0]["updates"] % 8 == 0
         assert len({message["screen"] for message in shown}) > 10
         watcher = watcher_of(training)
         assert os.getpriority(os.PRIO_PROCESS, watcher) == play_module._NICENESS
@@ -101,7 +103,7 @@ def test_a_training_shows_the_game_and_goes_on_without_its_page(tmp_path):
 
 
 def test_nobody_is_left_when_a_watched_learner_is_killed(tmp_path):
-    training, port = start_watched(tmp_path / "run", "--steps-per-epoch", "20", "--max-epoch", "1000")
+    training, port = start_watched(tmp_path / "run", "--steps-per-epoch", "8", "--max-epoch", "1000")
     try:
         wait_for_game(training, port, 1)
         watcher_of(training)
