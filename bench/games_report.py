@@ -53,6 +53,8 @@ def read(path: Path = ROOT / RESULTS) -> list[Game]:
 
 
 def _game(env_id: str, row: dict) -> Game:
+    from scipy.stats import mannwhitneyu  # it takes a second to load
+
     random, ours, greedy, published = row["random"], row["sampled"], row["greedy"], published_score(env_id)
     p = mannwhitneyu(ours["scores"], random["scores"], alternative="greater").pvalue
     return Game(
@@ -71,7 +73,6 @@ def _game(env_id: str, row: dict) -> Game:
 
 def table(lines: list[Game]) -> str:
     """The table, in Markdown."""
-
     head = "| game | random | ours, actions sampled | ours, greedy | published | share | above random | minutes |"
     rows = [
         f"| {game.name} | {game.random:,.1f} | **{game.ours:,.1f}** ± {game.stderr:,.1f} | {game.greedy:,.1f} ± "
