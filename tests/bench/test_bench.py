@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from a3c.simulation.remote import RemoteWire
-from bench import harness, train, wires
+from bench import harness, train, transport, wires
 from bench.command_line import SHORT
 
 import pytest
@@ -80,7 +80,9 @@ class FakeCluster:
 @pytest.mark.long
 def test_the_ways_to_a_cluster(monkeypatch, capsys):
     monkeypatch.setattr(wires, "Cluster", FakeCluster)
-    wires.measure(rounds=1, seconds=0.2, envs_per_simulator=(4, 4))
+    flags = "--ray --rounds 1 --seconds 0.2 --simulator-proc 2 --num-envs 8"
+    monkeypatch.setattr("sys.argv", ["transport", *flags.split()])
+    transport.main()
     *_, last = (table := capsys.readouterr().out).splitlines()
     result = json.loads(last)
     ways = {row["wire"]: row for row in result["wires"]}

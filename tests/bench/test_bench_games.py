@@ -7,13 +7,13 @@ from pathlib import Path
 
 from a3c.weights.checkpoints import saved_steps
 from bench import games
+from bench.command_line import SHORT
 from bench.games import score
 
 import numpy as np
 import pytest
 
-FLAGS = ("--steps-per-epoch", "4", "--max-epoch", "2", "--num-envs", "4", "--simulator-proc", "2", "--local-time-max",
-         "16", "--pool-states", "256", "--batch-size", "64", "--eval-every", "0")  # fmt: skip
+FLAGS = ("--steps-per-epoch", "4", "--max-epoch", "2", *SHORT)
 
 
 def test_a_million_steps():

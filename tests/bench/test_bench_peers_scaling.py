@@ -76,7 +76,7 @@ def test_the_training_that_is_compared_is_the_same_work():
 
 
 @pytest.mark.long
-def test_peers_of_the_learning(monkeypatch, capsys, tmp_path):
+def test_peers_of_the_learning(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["learning_peers", "a2c", "ppo", "--minutes", "0.2", "--episodes", "1"])
     if importlib.util.find_spec("stable_baselines3") is None:

@@ -36,7 +36,7 @@ def lost_hosts(directory: Path, trials: int, rng: random.Random) -> Trials:
     with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as short, Machines(Path(short)) as machines:
         machines.add(1)
         flags = ("--ray", machines.address, "--hosts", "2", "--host-cores", "1", "--correction", "clipped-is")
-        run = train(output, *flags, "--max-epoch", "100000", script="tests/fakes/checked_lives.py")  # fmt: skip
+        run = train(output, *flags, "--max-epoch", "100000", script="tests/fakes/checked_lives.py")
         seen = run.read_until("Start Epoch 2")
         machines.add(2)
         seen += run.read_until("hosts 2 of 2", _BACK_S)

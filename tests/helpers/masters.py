@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterator
 
 from a3c.seeds import Purpose, Seeds
 from a3c.simulation.master import SimulatorMaster
-from a3c.simulation.messages import (
-    StepBlock,
-)
+from a3c.simulation.messages import StepBlock
 from a3c.simulation.nursery import Nursery
 
 import numpy as np
