@@ -244,9 +244,12 @@ def lags_of_a_slow_learner(output: Path, epochs: int, *flags: str) -> list[float
     return [record["policy_lag_mean"] for record in stats(output)]
 
 
-# The updates that a state waits for, whatever the learner's speed: the queue's, the one under way, half of its pool's.
+# The updates that a state waits for, whatever the learner's speed: the queue's, the one under way, half of its pool's,
+# and, where they count, those of the states behind it in its unroll: 2 on average, of 8 simulators, 32 to an update.
 @pytest.mark.parametrize(
-    ("flags", "limit"), [(POOLED, 2 + 1 + 4 / 2), (FIRST_IN_FIRST_OUT, 1 + 1 + 1 / 2)], ids=["pool", "in order"]
+    ("flags", "limit"),
+    [(POOLED, 2 + 1 + 4 / 2), (FIRST_IN_FIRST_OUT, 1 + 1 + 1 / 2 + 2 * 8 / 32)],
+    ids=["pool", "in order"],
 )
 def test_a_learner_ten_times_slower_learns_from_data_as_fresh(flags, limit, tmp_path):
     assert max(lags_of_a_slow_learner(tmp_path / "run", 2, *flags)) <= limit
