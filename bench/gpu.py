@@ -71,7 +71,7 @@ class Bench:
     def parts(self) -> dict:
         """Measure the parts alone, which the trainings are held against. Raises RuntimeError: they cannot be."""
         harness.progress("the networks alone")
-        device, self._networks = on_device(self._part_s, self._flags, _DEVICE_S)
+        device, self._networks = on_device(self._part_s, NETWORKS, self._flags, _DEVICE_S)
         self._num_gpus = device["num_gpus"]
         self._gpu_bytes = gpu.smallest_bytes(gpu.query()) if self._num_gpus else None
         harness.progress("a game's step and the master alone")

@@ -207,7 +207,7 @@ def test_nature_trains_and_plays(tmp_path):
     assert "Pong-v0" in out
 
 
-@pytest.mark.parametrize("gpus", ["0,1", "0,1,2,3,4,5,6,7"])
+@pytest.mark.parametrize("gpus", ["0,1", "0,1,2,3"])
 def test_several_gpus_build_several_towers_on_any_machine(gpus, tmp_path):
     training = len(gpus.split(",")) // 2
     out = run(

@@ -47,15 +47,15 @@ class ModelFile(NamedTuple):
     unreadable: tuple[str, ...] = ()
 
 
-def write_model(path: Path, variables: dict[str, np.ndarray], metadata: dict) -> None:
+def write_model(path: Path, variables: dict[str, np.ndarray], metadata: dict, compressed: bool = False) -> None:
     """Write an ``.npz`` of the variables and one entry of metadata, JSON as text; a whole file or none."""
-    write_arrays(path, {**variables, METADATA_KEY: np.array(json.dumps(metadata))})
+    write_arrays(path, {**variables, METADATA_KEY: np.array(json.dumps(metadata))}, compressed)
 
 
-def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def write_arrays(path: Path, arrays: dict[str, np.ndarray], compressed: bool = False) -> None:
     """Write an ``.npz``; a whole file or none."""
     with whole_file(path, "wb") as file:
-        np.savez(file, **arrays)
+        (np.savez_compressed if compressed else np.savez)(file, **arrays)
 
 
 def read_model(path: str) -> ModelFile:
