@@ -29,9 +29,9 @@ import numpy as np
 RESULTS = Path("results/games.json")
 _RUNS = Path("train_log/games")
 SEED, EPISODES, MOST_STEPS = 0, 30, 10_000
-# Epochs of a length that ends at a million steps, 256 to an update.
-_FLAGS = ("--seed", str(SEED), "--steps-per-epoch", "326", "--max-epoch", "12", "--eval-every", "0",
-          "--max-to-keep", "2")  # fmt: skip
+_EPOCHS, _EPOCH = 12, 326
+UPDATES = _EPOCHS * _EPOCH  # to a million steps, 256 in each
+POLICIES = ("random", "sampled", "greedy")
 _STOP_S = 60.0
 
 
@@ -42,13 +42,19 @@ def games() -> list[str]:
     ]
 
 
-def run(flags: tuple[str, ...] = _FLAGS, env_ids: list[str] | None = None, path: Path = RESULTS) -> dict:
+def flags(seed: int) -> tuple[str, ...]:
+    """Of a training of a million steps."""
+    return ("--seed", str(seed), "--steps-per-epoch", str(_EPOCH), "--max-epoch", str(_EPOCHS), "--eval-every", "0",
+            "--max-to-keep", "2")  # fmt: skip
+
+
+def run(given: tuple[str, ...] = flags(SEED), env_ids: list[str] | None = None, path: Path = RESULTS) -> dict:
     """Train and score the games that have no row yet; returns the rows by game."""
     rows = json.loads(path.read_text()) if path.exists() else {}
     for env_id in env_ids or games():
         if env_id not in rows:
             harness.progress(f"{env_id}: one million steps, {len(rows)} games are done")
-            train(env_id, flags, _RUNS / env_id)
+            train(env_id, given, _RUNS / env_id)
             harness.progress(f"{env_id}: 3 x {EPISODES} episodes")
             rows[env_id] = score(env_id, _RUNS / env_id)
             path.parent.mkdir(exist_ok=True)
@@ -83,8 +89,14 @@ def _is_done(output: Path, flags: tuple[str, ...]) -> bool:
     return bool(steps) and steps[-1] >= int(given["--steps-per-epoch"]) * int(given["--max-epoch"])
 
 
-def score(env_id: str, output: Path, episodes: int = EPISODES, most_steps: int = MOST_STEPS) -> dict:
-    """A game's row: the scores of the three policies, and what the training was."""
+def score(
+    env_id: str,
+    output: Path,
+    policies: tuple[str, ...] = POLICIES,
+    episodes: int = EPISODES,
+    most_steps: int = MOST_STEPS,
+) -> dict:
+    """A game's row: the scores of the policies, and what the training was."""
     model = read_model(str(output / f"{env_id}.npz"))
     actions = model.num_actions
 
@@ -99,10 +111,10 @@ def score(env_id: str, output: Path, episodes: int = EPISODES, most_steps: int =
 
     trained = FilePolicy(model, usable_cores())
     epochs = json.loads((output / "stats.json").read_text())
+    plays = dict(zip(POLICIES, ((uniform, sampled_actions), (trained, sampled_actions), (trained, greedy_actions)),
+                     strict=True))  # fmt: skip
     return {
-        "random": play(uniform, sampled_actions),
-        "sampled": play(trained, sampled_actions),
-        "greedy": play(trained, greedy_actions),
+        **{name: play(*plays[name]) for name in policies},
         "protocol": f"actions sampled, or {EVALUATION}; {episodes} episodes, cut at {most_steps:,} steps",
         **{name: model.metadata[name] for name in ("steps", "emulator_frames", "updates", "seed", "cores")},
         "train_minutes": model.metadata["train_minutes"],

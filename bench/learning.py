@@ -1,13 +1,13 @@
 """Does it learn? Trains with the command line on several seeds, scores the final weights and draws the curves.
 
     python -m bench.learning pong|breakout|queue|correction [--seeds 0 1 2] [--minutes 120] [--draw]
-    python -m bench.learning games
+    python -m bench.learning games|trials
 
 pong, breakout: the README's command without other flags; 100 episodes of its final weights, greedy with 1% random.
 queue: the original's deep queue of batches against the suite's; correction: clipped-is against vtrace. Both on a quick
 game, with five seeds; their final weights are sampled from, as a policy so young is not yet one to act greedily with.
 
-games: each game of the published table for a million steps; see games.py.
+games: each game of the published table for a million steps; see games.py. trials: other defaults; see trials.py.
 
 Runs are kept in train_log/learning; one that was interrupted is continued. What is measured goes to
 results/<name>.json, and results/<name>.png is drawn from that file alone; --draw does only this.
@@ -32,7 +32,7 @@ from a3c.system.machine import usable_cores
 from a3c.weights.checkpoints import saved_steps
 from a3c.weights.file_policy import FilePolicy
 from a3c.weights.model_file import read_model
-from bench import games, games_report, harness
+from bench import games, games_report, harness, trials
 from bench.command_line import start
 
 import numpy as np
@@ -84,6 +84,7 @@ EXPERIMENTS = {
         episodes=20, sampled_steps=2000,
     ),
 }  # fmt: skip
+OF_MANY_GAMES = {"games": (games.run, games_report.report), "trials": (trials.run, trials.report)}
 
 
 def train(env: str, flags: tuple[str, ...], seed: int, minutes: float, output: Path) -> None:
@@ -216,15 +217,16 @@ def main() -> None:
     """Run an experiment, or go on with it, and report."""
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that the training ends with it
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiment", choices=[*sorted(EXPERIMENTS), "games"])
+    parser.add_argument("experiment", choices=[*sorted(EXPERIMENTS), *OF_MANY_GAMES])
     parser.add_argument("--seeds", type=int, nargs="+")
     parser.add_argument("--minutes", type=float, help="of each run's training")
     parser.add_argument("--draw", action="store_true", help="only draw what is in results/ already")
     args = parser.parse_args()
-    if args.experiment == "games":
+    if args.experiment in OF_MANY_GAMES:
+        run_all, report = OF_MANY_GAMES[args.experiment]
         if not args.draw:
-            games.run()
-        games_report.report()
+            run_all()
+        report()
         return
     given = {"seeds": args.seeds and tuple(args.seeds), "minutes": args.minutes}
     experiment = dataclasses.replace(

@@ -17,8 +17,11 @@ FLAGS = ("--steps-per-epoch", "4", "--max-epoch", "2", *SHORT)
 
 
 def test_a_million_steps():
-    given = dict(zip(games._FLAGS[::2], games._FLAGS[1::2], strict=True))
+    flags = games.flags(seed=1)
+    given = dict(zip(flags[::2], flags[1::2], strict=True))
+    assert given["--seed"] == "1"
     states = 256 * int(given["--steps-per-epoch"]) * int(given["--max-epoch"])
+    assert states == 256 * games.UPDATES
     assert 1_000_000 <= states < 1_010_000
 
 
