@@ -1,4 +1,4 @@
-"""Trials of other defaults: what is trained, and what is made of it; trainings have their tests with the table of games."""
+"""Trials of other defaults: what is trained, and what is made of it. Trainings have their tests in test_bench_games."""
 
 from __future__ import annotations
 
