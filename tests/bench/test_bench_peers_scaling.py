@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from a3c.flags import parse_args
-from bench import learning_peers, peers
+from bench import learning_peers, peer_simulators, peers
 
 import pytest
 
@@ -46,15 +46,15 @@ def test_peers_of_the_simulators():
     layout = ("--simulator-proc", 1, "--num-envs", 2, "--peer-settings", "4/2")
     lines, result = run("bench.peers", "--part", "simulators", "--rounds", 1, "--seconds", 0.3, *layout)
     speeds = result["states_per_s"]["simulators"]
-    assert set(result["ratios"]) == set(peers.SIMULATOR_PEERS)
-    assert speeds[peers.OURS] > 0
+    assert set(result["ratios"]) == set(peer_simulators.SIMULATOR_PEERS)
+    assert speeds[peer_simulators.OURS] > 0
     for name, ratio in result["ratios"].items():
         (line,) = (line for line in lines if name in line)
         if speeds[name] is None:
             assert ratio is None
             assert "not installed" in line
         else:
-            assert ratio == pytest.approx(speeds[peers.OURS] / speeds[name], rel=1e-3)
+            assert ratio == pytest.approx(speeds[peer_simulators.OURS] / speeds[name], rel=1e-3)
             assert "4 games, batches of 2" in line
     assert speeds["AtariVectorEnv"] is not None
     assert (speeds["EnvPool"] is None) == (importlib.util.find_spec("envpool") is None)
