@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+from a3c.doctor.speed import network_seconds, step_seconds
+from a3c.flags import parse_args
 from a3c.simulation.remote import RemoteWire
 from bench import harness, train, transport, wires
 from bench.command_line import SHORT
@@ -112,3 +115,26 @@ def test_train(monkeypatch, capsys):
     assert result["limit_states_per_s"] == 1000
     assert 10 < result["states_per_s"] < 1e5
     assert result["ratio"] == pytest.approx(result["states_per_s"] / 1000, abs=1e-3)  # rounded
+
+
+STEP = {"frame": 40e-6, "screen": 20e-6, "resize": 60e-6}
+
+
+class FakeCores(contextlib.nullcontext):
+    """One core that measures nothing: a step of the game and the network's costs as they are given."""
+
+    def __enter__(self):
+        return self
+
+    def run(self, function, *args):
+        return [{step_seconds: STEP, network_seconds: {"forward": 50e-6, "train": 100e-6}}[function]]
+
+
+def test_the_limit_is_that_of_all_cores_with_each_state_trained_on_as_often_as_it_is_used(monkeypatch):
+    monkeypatch.setattr(harness, "Cores", FakeCores)
+    monkeypatch.setattr(train, "usable_cores", lambda: 4)
+    config = parse_args(["--env", "Pong-v0", "--sample-reuse", "3"]).resolve(4, 0)
+    found = train.limit(config, seconds=1)
+    assert found == pytest.approx(  # a step is 3 frames on average
+        {"step": 200e-6, "forward": 50e-6, "train": 300e-6, "states_per_s": 4 / 550e-6}
+    )
