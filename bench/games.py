@@ -16,7 +16,6 @@ from pathlib import Path
 from a3c.playing.episode import EVALUATION, Policy, greedy_actions, sampled_actions
 from a3c.playing.evaluation import evaluate
 from a3c.seeds import Purpose, Seeds
-from a3c.system.files import whole_file
 from a3c.system.machine import usable_cores
 from a3c.weights.checkpoints import saved_steps
 from a3c.weights.file_policy import FilePolicy
@@ -29,8 +28,8 @@ import numpy as np
 RESULTS = Path("results/games.json")
 _RUNS = Path("train_log/games")
 SEED, EPISODES, MOST_STEPS = 0, 30, 10_000
-_EPOCHS, _EPOCH = 12, 326
-UPDATES = _EPOCHS * _EPOCH  # to a million steps, 256 in each
+_EPOCHS, _EPOCH_UPDATES = 12, 326
+UPDATES = _EPOCHS * _EPOCH_UPDATES  # to a million steps, 256 in each
 POLICIES = ("random", "sampled", "greedy")
 _STOP_S = 60.0
 
@@ -42,24 +41,22 @@ def games() -> list[str]:
     ]
 
 
-def flags(seed: int) -> tuple[str, ...]:
+def training_flags(seed: int) -> tuple[str, ...]:
     """Of a training of a million steps."""
-    return ("--seed", str(seed), "--steps-per-epoch", str(_EPOCH), "--max-epoch", str(_EPOCHS), "--eval-every", "0",
-            "--max-to-keep", "2")  # fmt: skip
+    return ("--seed", str(seed), "--steps-per-epoch", str(_EPOCH_UPDATES), "--max-epoch", str(_EPOCHS),
+            "--eval-every", "0", "--max-to-keep", "2")  # fmt: skip
 
 
-def run(given: tuple[str, ...] = flags(SEED), env_ids: list[str] | None = None, path: Path = RESULTS) -> dict:
+def run(flags: tuple[str, ...] = training_flags(SEED), env_ids: list[str] | None = None, path: Path = RESULTS) -> dict:
     """Train and score the games that have no row yet; returns the rows by game."""
     rows = json.loads(path.read_text()) if path.exists() else {}
     for env_id in env_ids or games():
         if env_id not in rows:
             harness.progress(f"{env_id}: one million steps, {len(rows)} games are done")
-            train(env_id, given, _RUNS / env_id)
+            train(env_id, flags, _RUNS / env_id)
             harness.progress(f"{env_id}: 3 x {EPISODES} episodes")
             rows[env_id] = score(env_id, _RUNS / env_id)
-            path.parent.mkdir(exist_ok=True)
-            with whole_file(path) as file:
-                json.dump(rows, file, indent=1)
+            harness.save(rows, path)
     harness.progress("")
     return rows
 

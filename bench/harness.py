@@ -13,6 +13,9 @@ import statistics
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from a3c.system.files import whole_file
 
 
 def progress(text: str) -> None:
@@ -35,6 +38,13 @@ def rounds(count: int, measures: dict[str, Callable[[], dict | float]]) -> dict[
 def median_ratio(subject: list[float], limit: list[float]) -> float:
     """Median of the rounds' ratios."""
     return statistics.median(s / b for s, b in zip(subject, limit, strict=True))
+
+
+def save(record: dict, path: Path) -> None:
+    """Write results as JSON, whole or not at all."""
+    path.parent.mkdir(exist_ok=True)
+    with whole_file(path) as file:
+        file.write(json.dumps(record, indent=1) + "\n")
 
 
 def report(rows: list[dict], result: dict) -> None:

@@ -27,7 +27,6 @@ from a3c.playing.episode import EVALUATION, greedy_actions, sampled_actions
 from a3c.playing.evaluation import evaluate
 from a3c.reports.curves import STYLES, draw_band
 from a3c.seeds import Purpose, Seeds
-from a3c.system.files import whole_file
 from a3c.system.machine import usable_cores
 from a3c.weights.checkpoints import saved_steps
 from a3c.weights.file_policy import FilePolicy
@@ -152,16 +151,9 @@ def run(name: str, experiment: Experiment) -> Path:
             train(experiment.env, flags, seed, experiment.minutes, output)
             harness.progress(f"{name}: {setting}, seed {seed}: {experiment.episodes} episodes")
             runs[str(seed)] = {"final": final_scores(experiment, output, seed), "curve": curve(output)}
-            save(record, path)
+            harness.save(record, path)
     harness.progress("")
     return path
-
-
-def save(record: dict, path: Path) -> None:
-    """Write an experiment's results, whole or not at all."""
-    path.parent.mkdir(exist_ok=True)
-    with whole_file(path) as file:
-        file.write(json.dumps(record, indent=1) + "\n")
 
 
 def rows(record: dict) -> list[dict]:

@@ -27,7 +27,7 @@ from a3c.system.machine import usable_cores
 from a3c.system.processes import die_with_parent
 from atari_wrapper import make_player
 from bench import harness
-from bench.learning import EXPERIMENTS, RESULTS, draw, save
+from bench.learning import EXPERIMENTS, RESULTS, draw
 
 import gymnasium
 import numpy as np
@@ -142,7 +142,7 @@ def main() -> None:
         record = json.loads(path.read_text()) if path.exists() else {"env": experiment.env, "settings": {}}
         name = f"Stable-Baselines3 {algorithm.upper()}"
         record["settings"].setdefault(name, {"flags": "RL Baselines3 Zoo", "runs": {}})["runs"][str(args.seed)] = run
-        save(record, path)
+        harness.save(record, path)
         draw(record, path.with_suffix(".png"))
         results[name] = {key: run["final"][key] for key in ("mean", "stderr", "steps", "train_minutes")}
     rows = [{"who": name, **final} for name, final in results.items()]

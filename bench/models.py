@@ -11,15 +11,14 @@ and the evaluation, and models/GAME.json the score of each episode.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
+from a3c.errors import UsageError
 from a3c.playing.episode import EVALUATION, Policy
 from a3c.playing.evaluation import evaluate
 from a3c.reports.scores import Evaluation
 from a3c.seeds import Purpose, Seeds
-from a3c.system.files import whole_file
 from a3c.system.machine import usable_cores
 from a3c.weights.file_policy import FilePolicy
 from a3c.weights.model_file import ModelFile, read_model, write_model
@@ -85,8 +84,7 @@ def pack(model: ModelFile, directory: Path, episodes: int = EPISODES, **player_a
     record = Evaluation(path.name, get_protocol(env_id), EVALUATION, scores, episodes).record()
     evaluation = {name: record[name] for name in ("mean", "stderr", "episodes")} | {"protocol": EVALUATION}
     write_model(path, small.variables, model.metadata | {"evaluation": evaluation}, compressed=True)
-    with whole_file(path.with_suffix(".json")) as file:
-        file.write(json.dumps(record, indent=2) + "\n")
+    harness.save(record, path.with_suffix(".json"))
     return {
         "game": env_id,
         **{name: record[name] for name in ("mean", "stderr", "min", "max", "published")},
@@ -104,7 +102,7 @@ def main() -> None:
         harness.progress(path)
         try:
             rows.append(pack(read_model(choose(path)), MODELS))
-        except RuntimeError as error:
+        except (RuntimeError, UsageError) as error:
             problems.append(str(error))
     harness.progress("")
     for text in problems:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench import harness
 from bench.command_line import start
-from bench.learning import RESULTS, save
+from bench.learning import RESULTS
 
 import psutil
 
@@ -91,7 +91,7 @@ def main() -> None:
             run.process.send_signal(signal.SIGTERM)
             run.finish()
     rows = growth(samples)
-    save({"minutes": args.minutes, "growth": rows, "samples": samples}, Path(RESULTS) / "soak.json")
+    harness.save({"minutes": args.minutes, "growth": rows, "samples": samples}, Path(RESULTS) / "soak.json")
     harness.progress("")
     harness.report(rows, {"benchmark": "soak", "minutes": args.minutes, "growth": rows})
 

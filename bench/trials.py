@@ -16,7 +16,6 @@ from pathlib import Path
 
 from a3c.config import LEARNING_DEFAULTS
 from a3c.reports.scores import published_score
-from a3c.system.files import whole_file
 from bench import games, harness
 from bench.command_line import ROOT
 
@@ -46,9 +45,9 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def run(path: Path = RESULTS) -> None:
+def run() -> None:
     """Train and score what is not there yet; the file is written after each run."""
-    rows = json.loads(path.read_text()) if path.exists() else {}
+    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     trained = json.loads(games.RESULTS.read_text()) if games.RESULTS.exists() else {}
     for seed in SEEDS:
         for env_id in GAMES:
@@ -61,11 +60,9 @@ def run(path: Path = RESULTS) -> None:
                 if (setting, seed) == (DEFAULTS, games.SEED) and env_id in trained:
                     found[str(seed)] = trained[env_id]
                 else:
-                    games.train(env_id, (*games.flags(seed), *flags), output)
+                    games.train(env_id, (*games.training_flags(seed), *flags), output)
                     found[str(seed)] = games.score(env_id, output, ("sampled",))
-                path.parent.mkdir(exist_ok=True)
-                with whole_file(path) as file:
-                    json.dump(rows, file, indent=1)
+                harness.save(rows, RESULTS)
     harness.progress("")
 
 

@@ -274,7 +274,7 @@ def test_the_original_command_and_network_run_from_published_weights(tmp_path):
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["network"], config["correction"], config["local_time_max"]) == ("batch-a3c", "clipped-is", 5)
     assert stats(tmp_path / "run")[0]["policy_lag_mean"] <= 8 * 5 / 80 + 2
-    with np.load(tmp_path / "run" / "Breakout-v0.npz", allow_pickle=False) as model:
+    with np.load(tmp_path / "run" / "Breakout-v0.npz") as model:
         for name, value in published.items():
             np.testing.assert_array_equal(model[name], value)
         metadata = json.loads(str(model["metadata"]))

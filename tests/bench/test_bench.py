@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 from a3c.doctor.speed import network_seconds, step_seconds
 from a3c.flags import parse_args
@@ -117,21 +118,11 @@ def test_train(monkeypatch, capsys):
     assert result["ratio"] == pytest.approx(result["states_per_s"] / 1000, abs=1e-3)  # rounded
 
 
-STEP = {"frame": 40e-6, "screen": 20e-6, "resize": 60e-6}
-
-
-class FakeCores(contextlib.nullcontext):
-    """One core that measures nothing: a step of the game and the network's costs as they are given."""
-
-    def __enter__(self):
-        return self
-
-    def run(self, function, *args):
-        return [{step_seconds: STEP, network_seconds: {"forward": 50e-6, "train": 100e-6}}[function]]
-
-
 def test_the_limit_is_that_of_all_cores_with_each_state_trained_on_as_often_as_it_is_used(monkeypatch):
-    monkeypatch.setattr(harness, "Cores", FakeCores)
+    step = {"frame": 40e-6, "screen": 20e-6, "resize": 60e-6}
+    costs = {step_seconds: step, network_seconds: {"forward": 50e-6, "train": 100e-6}}
+    fake_core = SimpleNamespace(run=lambda function, *args: [costs[function]])
+    monkeypatch.setattr(harness, "Cores", lambda number: contextlib.nullcontext(fake_core))
     monkeypatch.setattr(train, "usable_cores", lambda: 4)
     config = parse_args(["--env", "Pong-v0", "--sample-reuse", "3"]).resolve(4, 0)
     found = train.limit(config, seconds=1)

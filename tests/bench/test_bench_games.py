@@ -17,7 +17,7 @@ FLAGS = ("--steps-per-epoch", "4", "--max-epoch", "2", *SHORT)
 
 
 def test_a_million_steps():
-    flags = games.flags(seed=1)
+    flags = games.training_flags(seed=1)
     given = dict(zip(flags[::2], flags[1::2], strict=True))
     assert given["--seed"] == "1"
     states = 256 * int(given["--steps-per-epoch"]) * int(given["--max-epoch"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from types import SimpleNamespace
 
 from a3c.doctor.report import estimate
 from bench import gpu, gpu_run, harness
@@ -184,20 +185,11 @@ def test_without_a_driver_nothing_is_known(monkeypatch, tmp_path):
 # all of it, cut short
 
 
-class ThisProcess(contextlib.nullcontext):
-    """In place of a core's own process: one that is there already, not pinned."""
-
-    def __enter__(self):
-        return self
-
-    def run(self, function, *args):
-        return [function(*args)]
-
-
 @pytest.mark.long
 def test_without_a_gpu_all_of_it_runs_on_the_cpu_and_says_so(monkeypatch, capsys):
     monkeypatch.setattr(gpu, "NETWORKS", ("small",))  # the others take long on a CPU
-    monkeypatch.setattr(harness, "Cores", ThisProcess)
+    this_process = SimpleNamespace(run=lambda function, *args: [function(*args)])
+    monkeypatch.setattr(harness, "Cores", lambda number: contextlib.nullcontext(this_process))
     gpu.main(["--seconds", "0.5", "--rise-seconds", "1", "--gpu", "-1", *SHORT[:-2]])
     told, *_, last = capsys.readouterr().out.splitlines()
     result = json.loads(last)

@@ -31,7 +31,8 @@ def test_each_setting_is_trained_once_for_each_game_and_seed(monkeypatch, tmp_pa
         assert all(list(of_seeds) == ["0", "1"] for of_seeds in of_games.values())
     assert rows[DEFAULTS]["Pong-v0"]["0"] == {"of": "the table"}
     assert len(trained) == len({output for *_, output in trained}) == len(rows) * 8 * 2 - 1
-    assert all(flags[: len(games.flags(0))] in (games.flags(0), games.flags(1)) for _, flags, _ in trained)
+    of_each_seed = [games.training_flags(seed) for seed in (0, 1)]
+    assert all(flags[: len(of_each_seed[0])] in of_each_seed for _, flags, _ in trained)
     assert sum("--learning-rate" in flags for _, flags, _ in trained) == 16
     run()
     assert len(trained) == len(rows) * 8 * 2 - 1
