@@ -8,13 +8,12 @@ The sampled policy is compared; the greedy one stands beside it.
 from __future__ import annotations
 
 import json
-import re
 import statistics
 from pathlib import Path
 from typing import NamedTuple
 
 from a3c.reports.scores import published_score
-from a3c.system.files import whole_file
+from bench import harness
 from bench.command_line import ROOT
 from bench.games import RESULTS, games
 
@@ -114,19 +113,9 @@ def draw(lines: list[Game], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def put(text: str, document: str) -> str:
-    """A document with the text between its marks. Raises ValueError: it has none."""
-    marked = re.compile(r"(<!-- games -->\n).*?(\n<!-- /games -->)", re.DOTALL)
-    if not marked.search(document):
-        raise ValueError("the document has no marks <!-- games --> and <!-- /games -->")
-    return marked.sub(lambda found: found[1] + text + found[2], document)
-
-
 def report() -> None:
     """Bring the picture and both documents up to date."""
     lines = read()
     draw(lines, ROOT / PICTURE)
     for path, text in zip(DOCUMENTS, (f"{sentence(lines)}\n\n{table(lines)}", sentence(lines)), strict=True):
-        new = put(text, (ROOT / path).read_text())
-        with whole_file(ROOT / path) as file:
-            file.write(new)
+        harness.put(text, ROOT / path, "games")

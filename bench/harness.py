@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import statistics
 import sys
 from collections.abc import Callable
@@ -45,6 +46,16 @@ def save(record: dict, path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     with whole_file(path) as file:
         file.write(json.dumps(record, indent=1) + "\n")
+
+
+def put(text: str, path: Path, mark: str) -> None:
+    """Replace what a document has between ``<!-- MARK -->`` and ``<!-- /MARK -->``. Raises ValueError: it has none."""
+    marked = re.compile(rf"(<!-- {mark} -->\n).*?(\n<!-- /{mark} -->)", re.DOTALL)
+    document = path.read_text()
+    if not marked.search(document):
+        raise ValueError(f"{path} has no marks <!-- {mark} --> and <!-- /{mark} -->")
+    with whole_file(path) as file:
+        file.write(marked.sub(lambda found: found[1] + text + found[2], document))
 
 
 def report(rows: list[dict], result: dict) -> None:

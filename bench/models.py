@@ -5,12 +5,13 @@
 The weights of the largest layer are rounded to float16, the file is compressed. The rounded policy then plays 100
 episodes as ``--task eval`` does, and the exact one is asked what it would do: if it would act differently in one of the
 first 10,000 states, nothing is written and the status is 1. Else models/GAME.npz holds the weights, the run's metadata
-and the evaluation, and models/GAME.json the score of each episode.
+and the evaluation, and models/GAME.json the score of each episode. docs/results.md gets a table of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from bench.command_line import ROOT
 import numpy as np
 
 MODELS = ROOT / "models"
+DOCUMENT = ROOT / "docs" / "results.md"
 EPISODES, STATES, SEED = 100, 10_000, 0
 
 
@@ -93,6 +95,23 @@ def pack(model: ModelFile, directory: Path, episodes: int = EPISODES, **player_a
     }
 
 
+def table(directory: Path) -> str:
+    """The models that were packed into a directory, in Markdown; links as from ``docs/``."""
+    lines = ["| game | score | standard deviation | lowest to highest | published | steps | minutes |",
+             "|---|--:|--:|---|--:|--:|--:|"]  # fmt: skip
+    for path in sorted(directory.glob("*.npz")):
+        metadata = read_model(str(path)).metadata
+        if "evaluation" in metadata:
+            scored = json.loads(path.with_suffix(".json").read_text())
+            published = "" if scored["published"] is None else f"{scored['published']:,.0f}"
+            lines.append(
+                f"| [{path.stem}](../models/{path.name}) | **{scored['mean']:,.0f}** ± {scored['stderr']:,.0f} | "
+                f"{np.std(scored['scores'], ddof=1):,.0f} | {scored['min']:,.0f} to {scored['max']:,.0f} | "
+                f"{published} | {metadata['steps'] / 1e6:.1f} M | {metadata['train_minutes']:.0f} |"
+            )
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Pack each model, and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -108,6 +127,7 @@ def main() -> None:
     for text in problems:
         print(text, file=sys.stderr)
     if rows:
+        harness.put(table(MODELS), DOCUMENT, "models")
         harness.report(rows, {"benchmark": "models", "models": rows})
     if problems:
         sys.exit(1)

@@ -48,6 +48,15 @@ def test_report_ends_with_json(capsys):
 
 
 @pytest.mark.long
+def test_a_document_gets_what_stands_between_its_marks(tmp_path):
+    path = tmp_path / "page.md"
+    path.write_text("x\n<!-- games -->\nold\nlines\n<!-- /games -->\ny")
+    harness.put(r"b\1", path, "games")
+    assert path.read_text() == "x\n<!-- games -->\nb\\1\n<!-- /games -->\ny"
+    with pytest.raises(ValueError, match="no marks <!-- models -->"):
+        harness.put("b", path, "models")
+
+
 def test_simulators():
     flags = "--games Pong-v0 Breakout-v0 --rounds 1 --seconds 0.3 --simulator-proc 2 --num-envs 4"
     result, table = run("simulators", flags)

@@ -67,3 +67,13 @@ def test_the_other_policy_is_asked_until_there_are_enough_states(asked, others):
         policy, value = compared(np.zeros((3, 1)))
         assert (policy.argmax(axis=1).tolist(), len(value)) == ([1, 1, 1], 3)
     assert (compared.states, compared.others) == (6, others)
+
+
+def test_the_page_of_results_has_the_models(model, tmp_path):
+    assert models.table(models.MODELS) in models.DOCUMENT.read_text()
+    write_model(tmp_path / "Breakout-v0.npz", model.variables, {"steps": 5})  # no evaluation: not packed
+    pack(model._replace(metadata=model.metadata | {"train_minutes": 2.6}), tmp_path, episodes=2, max_episode_steps=40)
+    (line,) = models.table(tmp_path).splitlines()[2:]
+    scores = json.loads((tmp_path / "Pong-v0.json").read_text())["scores"]
+    assert line.startswith(f"| [Pong-v0](../models/Pong-v0.npz) | **{np.mean(scores):,.0f}** ± ")
+    assert line.endswith(f"| {min(scores):,.0f} to {max(scores):,.0f} | 21 | 0.0 M | 3 |")

@@ -7,7 +7,7 @@ import json
 from bench import games_report
 from bench.command_line import ROOT
 from bench.games import RESULTS
-from bench.games_report import draw, put, read, sentence, table
+from bench.games_report import draw, read, sentence, table
 
 import cv2
 import numpy as np
@@ -61,12 +61,6 @@ def test_the_picture(path, tmp_path):
     blue, gray = (np.all(picture == colour, axis=-1).sum() for colour in ([180, 119, 31], [211, 211, 211]))
     assert blue > 1000  # Pong's bar; Alien's has no length
     assert gray < blue
-
-
-def test_a_document_gets_what_stands_between_its_marks():
-    assert put("b", "x\n<!-- games -->\nold\nlines\n<!-- /games -->\ny") == "x\n<!-- games -->\nb\n<!-- /games -->\ny"
-    with pytest.raises(ValueError, match="no marks"):
-        put("b", "x")
 
 
 def test_the_documents_say_what_the_results_do():
