@@ -47,7 +47,6 @@ def test_report_ends_with_json(capsys):
     assert json.loads(last) == {"ratio": 0.1235, "points": [1.5]}
 
 
-@pytest.mark.long
 def test_a_document_gets_what_stands_between_its_marks(tmp_path):
     path = tmp_path / "page.md"
     path.write_text("x\n<!-- games -->\nold\nlines\n<!-- /games -->\ny")
@@ -57,6 +56,7 @@ def test_a_document_gets_what_stands_between_its_marks(tmp_path):
         harness.put("b", path, "models")
 
 
+@pytest.mark.long
 def test_simulators():
     flags = "--games Pong-v0 Breakout-v0 --rounds 1 --seconds 0.3 --simulator-proc 2 --num-envs 4"
     result, table = run("simulators", flags)
