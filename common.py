@@ -10,7 +10,7 @@ from a3c.cluster.cluster import Cluster
 from a3c.config import Config
 from a3c.learning import devices
 from a3c.playing import video, window
-from a3c.playing.episode import EVALUATION
+from a3c.playing.episode import EVALUATION, SAMPLED, ChooseActions, greedy_actions, sampled_actions
 from a3c.playing.evaluation import evaluate
 from a3c.playing.progress import EpisodeProgress
 from a3c.reports import scores as score_report
@@ -47,25 +47,31 @@ def _directory(config: Config, protocol: Protocol) -> Path:
     return Path(dataclasses.replace(config, env=protocol.env).directory)
 
 
+def _choice(config: Config) -> tuple[ChooseActions, str]:
+    """How the agent chooses its actions, also in words."""
+    return (sampled_actions, SAMPLED) if config.sample_actions else (greedy_actions, EVALUATION)
+
+
 def play(config: Config, stop: StopRequest) -> None:
     """Show the agent play, in a window or on a page."""
+    choose_actions, _ = _choice(config)
     if config.watch is None:
         protocol, policy = _load_agent(choose(config.model), config)
-        window.play(policy, protocol.env, config.episode, config.seed, check_stop=stop.check)
+        window.play(policy, protocol.env, config.episode, config.seed, choose_actions, check_stop=stop.check)
         return
     listener = server.listen(config.watch)
     print(f"watch it at {server.address(listener)}", flush=True)
     protocol, policy = _load_agent(choose(config.model), config)
-    player.play(listener, policy, protocol.env, config.episode, config.seed, check_stop=stop.check)
+    player.play(listener, policy, protocol.env, config.episode, config.seed, choose_actions, check_stop=stop.check)
 
 
 def dump_video(config: Config, stop: StopRequest) -> None:
     """Record videos of the agent."""
     protocol, policy = _load_agent(choose(config.model), config)
     directory = _directory(config, protocol)
-    seeds = Seeds(config.seed, Purpose.VIDEO)
+    seeds, (choose_actions, _) = Seeds(config.seed, Purpose.VIDEO), _choice(config)
     with output_directory(directory, "dump_video"):
-        video.record(policy, protocol.env, config.episode, directory, seeds, config.overlay, stop.check)
+        video.record(policy, protocol.env, config.episode, directory, seeds, choose_actions, config.overlay, stop.check)
 
 
 def evaluate_models(config: Config, stop: StopRequest) -> None:
@@ -92,7 +98,7 @@ def _evaluate(
     report: score_report.Report,
     cluster: Cluster | None,
 ) -> None:
-    scores = None
+    scores, (choose_actions, words) = None, _choice(config)
     with EpisodeProgress(config.episode) as progress:
 
         def check_stop() -> None:
@@ -106,6 +112,7 @@ def _evaluate(
                 config.episode,
                 2 * (cluster.cores if cluster else usable_cores()),
                 Seeds(config.seed, Purpose.EVALUATION),
+                choose=choose_actions,
                 on_episode=progress.add,
                 check_stop=check_stop,
                 cluster=cluster,
@@ -113,7 +120,7 @@ def _evaluate(
         finally:
             scores = scores or score_report.Scores(tuple(progress.scores))
             if scores.scores:
-                report.add(score_report.Evaluation(model.path, protocol, EVALUATION, scores, config.episode))
+                report.add(score_report.Evaluation(model.path, protocol, words, scores, config.episode))
             if len(scores.scores) < config.episode:
                 print(f"{model.path}: {len(scores.scores)} of {config.episode} episodes have ended", flush=True)
 

@@ -107,6 +107,8 @@ class Config:
     episode: int = _flag(100, "task", "episodes to play, to evaluate or to record", low=1)
     watch: int | None = _flag(None, "task", "train and play: serve a page on http://127.0.0.1:N that shows the "
                               "agent play", low=1, high=65535)
+    sample_actions: bool = _flag(False, "task", "play, dump_video and eval: draw actions from the policy, as in "
+                                 "training; else the most probable is taken, and 1% are random")
     overlay: bool = _flag(False, "task", "dump_video: draw the policy and the value beside the frames")
     resume: bool = _flag(False, "task", "continue the training run in the output directory")
     seed: int = _flag(0, "task", "seed of the weights, the games and the actions", low=0, high=2**31 - 1,
@@ -303,7 +305,7 @@ class Config:
                 raise UsageError(f'{path}: "{name}" is "{value}", which {REMOVED}')
         values = {}
         # As typed; weights of its own; where it is by now; of that time; no training's; where it plays this time.
-        left_out = {"task", "load", "output", "watch", "overlay", *_CLUSTER_FLAGS}
+        left_out = {"task", "load", "output", "watch", "overlay", "sample_actions", *_CLUSTER_FLAGS}
         if record.get("ray") is not None or self.ray is not None:
             left_out |= {"simulator_proc", "num_envs"}  # they follow the cores that play
         for f in dataclasses.fields(self):

@@ -137,6 +137,8 @@ def _check_task(config: Config) -> None:
         raise UsageError(f"--task {task} takes one --output directory")
     if config.watch is not None and task not in ("train", "play"):
         raise UsageError("--watch is for --task train and --task play")
+    if config.sample_actions and task not in ("play", "dump_video", "eval"):
+        raise UsageError("--sample-actions is for --task play, dump_video and eval")
     if config.overlay and task != "dump_video":
         raise UsageError("--overlay is for --task dump_video")
     if config.ray is None:

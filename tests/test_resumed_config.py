@@ -96,7 +96,7 @@ def test_a_value_that_cannot_be_resumed_is_named(name, value, tmp_path):
 
 
 CLUSTER = {"ray", "hosts", "host_cores", "listen", "frame_codec"}
-NOT_RESUMED = {"task", "load", "output", "watch", "overlay"} | CLUSTER
+NOT_RESUMED = {"task", "load", "output", "watch", "overlay", "sample_actions"} | CLUSTER
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import numpy as np
 
 RANDOM_ACTION_PROBABILITY = 0.01
 EVALUATION = f"greedy with {RANDOM_ACTION_PROBABILITY:.0%} random actions"
+SAMPLED = "actions sampled from the policy"
 
 # States, uint8 [B, 84, 84, 12] -> policy, float32 [B, A], and value, float32 [B].
 Policy = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -51,7 +52,9 @@ class Step(NamedTuple):
     action: int
 
 
-def play_episode(player, policy: Policy, rng: np.random.Generator, seed: int) -> Iterator[Step]:
+def play_episode(
+    player, policy: Policy, rng: np.random.Generator, seed: int, choose: ChooseActions = greedy_actions
+) -> Iterator[Step]:
     """Play one episode; yield after each step, the first time after the reset."""
     states = np.zeros((2, 1, *STATE_SHAPE), np.uint8)
     frame, info = player.reset(seed=seed)
@@ -60,7 +63,7 @@ def play_episode(player, policy: Policy, rng: np.random.Generator, seed: int) ->
         stack_frames(states[0], frame[None], np.array([first]), out=states[1])
         if not over:
             policies, values = policy(states[1])
-            action = int(greedy_actions(policies, rng)[0])
+            action = int(choose(policies, rng)[0])
         yield Step(reward, info["frame_number"] - emulated, states[1][0], policies[0], float(values[0]), action)
         if over:
             return

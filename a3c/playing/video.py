@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from a3c.errors import RunError
-from a3c.playing.episode import Policy, play_episode
+from a3c.playing.episode import ChooseActions, Policy, greedy_actions, play_episode
 from a3c.playing.overlay import Overlay
 from a3c.playing.progress import EpisodeProgress
 from a3c.run_files import file_name
@@ -81,6 +81,7 @@ def record(
     episodes: int,
     directory: Path,
     seeds: Seeds,
+    choose: ChooseActions = greedy_actions,
     overlay: bool = False,
     check_stop: Callable[[], None] = lambda: None,
 ) -> list[Path]:
@@ -106,7 +107,7 @@ def record(
             size = drawing.size if drawing else (width, height)
             score = 0.0
             with contextlib.closing(player), VideoFile(directory / f".{stem}.unfinished.mp4", size) as video:
-                steps = play_episode(player, policy, seeds.generator(episode), seeds.of_life(episode))
+                steps = play_episode(player, policy, seeds.generator(episode), seeds.of_life(episode), choose)
                 for number, step in enumerate(steps):
                     check_stop()
                     progress.tick(f"episode {episode + 1}: step {number:,}, score {score:.10g}")

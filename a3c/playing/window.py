@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable
 
 from a3c.errors import UsageError
-from a3c.playing.episode import Policy
+from a3c.playing.episode import ChooseActions, Policy, greedy_actions
 from a3c.playing.evaluation import evaluate
 from a3c.seeds import Purpose, Seeds
 from a3c.simulation.master import SimulatorClosedError
@@ -19,6 +19,7 @@ def play(
     env_id: str,
     episodes: int,
     seed: int,
+    choose: ChooseActions = greedy_actions,
     report: Callable[[str], None] = print,
     check_stop: Callable[[], None] = lambda: None,
 ) -> None:
@@ -39,6 +40,7 @@ def play(
             processes=1,
             seeds=Seeds(seed, Purpose.PLAY),
             max_games=1,
+            choose=choose,
             on_episode=lambda score: report(f"episode {next(done)}/{episodes}: score {score:.10g}"),
             check_stop=check_stop,
         )

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from a3c.errors import UsageError
-from a3c.playing.episode import Policy, Step, play_episode
+from a3c.playing.episode import ChooseActions, Policy, Step, greedy_actions, play_episode
 from a3c.seeds import Purpose, Seeds
 from a3c.system.machine import quiet_stderr
 from a3c.watch.server import Broadcast, Server
@@ -62,24 +62,27 @@ def show(
     about: Callable[[], dict],
     check_stop: Callable[[], None] = lambda: None,
     every_steps: int = 1,
+    choose: ChooseActions = greedy_actions,
 ) -> Iterator[float]:
     """Play an episode after the other at the game's own speed, as long as somebody watches; yield their scores.
 
     Args:
         make_game: makes a game with ``render_mode="rgb_array"``; called for each episode.
-        policy: acts greedily, with 1% random actions.
+        policy: of the agent.
         broadcast: where each step goes.
         seed: of the games and the random actions.
         about: what else each message says.
         check_stop: called between steps; what it raises ends the show.
         every_steps: how many steps there are from one that is shown to the next.
+        choose: makes actions of the policy's probabilities.
     """
     seeds, pace, frames = Seeds(seed, Purpose.WATCH), Pace(), 0
     for episode in itertools.count(1):
         game, score = make_game(), 0.0
         actions = game.unwrapped.get_action_meanings()
         try:
-            for number, step in enumerate(play_episode(game, policy, seeds.generator(episode), seeds.of_life(episode))):
+            steps = play_episode(game, policy, seeds.generator(episode), seeds.of_life(episode), choose)
+            for number, step in enumerate(steps):
                 while not broadcast.wait_for_client(_POLL_S):
                     check_stop()
                 check_stop()
@@ -120,6 +123,7 @@ def play(
     env_id: str,
     episodes: int,
     seed: int,
+    choose: ChooseActions = greedy_actions,
     report: Callable[[str], None] = print,
     check_stop: Callable[[], None] = lambda: None,
 ) -> None:
@@ -127,7 +131,7 @@ def play(
     told = {"env": env_id, "episodes": episodes, **facts(policy.metadata)}
     with Server(listener) as server:
         scores = show(lambda: make_player(env_id, "rgb_array"), policy, server.broadcast, seed, lambda: told,
-                      check_stop)  # fmt: skip
+                      check_stop, choose=choose)  # fmt: skip
         with contextlib.closing(scores):
             for episode, score in enumerate(itertools.islice(scores, episodes), start=1):
                 report(f"episode {episode}/{episodes}: score {score:.10g}")

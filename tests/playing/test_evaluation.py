@@ -6,7 +6,7 @@ from pathlib import Path
 
 from a3c.errors import UsageError
 from a3c.playing import evaluation, window
-from a3c.playing.episode import greedy_actions, play_episode
+from a3c.playing.episode import greedy_actions, play_episode, sampled_actions
 from a3c.playing.evaluation import evaluate
 from a3c.playing.window import play
 from a3c.reports.scores import Scores
@@ -202,6 +202,15 @@ def test_play_without_a_display_names_the_alternative(monkeypatch):
         play(uniform_policy, "Pong-v0", episodes=1, seed=0)
 
 
+def test_play_in_a_window_chooses_actions_as_told(monkeypatch):
+    told = []
+    monkeypatch.setattr(window, "evaluate", lambda *args, choose, **options: told.append(choose))
+    monkeypatch.setattr(window, "no_window", lambda: "")
+    play(uniform_policy, "Pong-v0", 1, 0)
+    play(uniform_policy, "Pong-v0", 1, 0, sampled_actions)
+    assert told == [greedy_actions, sampled_actions]
+
+
 def play_fake(monkeypatch, log: Path, seed: int = 1, **player_args) -> tuple[list[dict], list[str]]:
     """Play four episodes of the fake game; returns the arguments of Pong's player, and what was told."""
     calls, lines = [], []
@@ -241,3 +250,13 @@ def test_play_episode_yields_each_step_and_keeps_the_history(tmp_path):
         assert [step.reward for step in steps] == [0] + length * [REWARD]
         assert [step.emulator_frames for step in steps[1:]] == length * [3]
         assert policy.newest == list(range(1, length + 1))
+
+
+@pytest.mark.parametrize(("choose", "often"), [(greedy_actions, 0.99 + 0.01 / NUM_ACTIONS), (sampled_actions, 0.4)])
+def test_play_episode_chooses_actions_as_told(tmp_path, choose, often):
+    def policy(states):
+        return np.array([[0.4, *[0.6 / (NUM_ACTIONS - 1)] * (NUM_ACTIONS - 1)]], np.float32), np.zeros(1, np.float32)
+
+    player, rng = fake_lengths.make_player(str(tmp_path)), np.random.default_rng(0)
+    chosen = [step.action for seed in range(400) for step in list(play_episode(player, policy, rng, seed, choose))[:-1]]
+    assert np.mean(np.array(chosen) == 0) == pytest.approx(often, abs=0.05)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 from a3c.errors import RunError
 from a3c.playing import video
+from a3c.playing.episode import greedy_actions
 from a3c.playing.video import VideoFile, record
 from a3c.seeds import Purpose, Seeds
 from atari_wrapper import make_player
@@ -97,6 +99,13 @@ def test_a_video_of_the_same_name_stays(tmp_path, monkeypatch):
     paths = [path for _ in range(2) for path in record(uniform_policy, "Pong-v0", 1, tmp_path, SEEDS)]
     assert [path.name for path in paths] == ["Pong-v0-episode-001-score-0.mp4", "Pong-v0-episode-001-score-0-1.mp4"]
     assert paths[0].read_bytes() == paths[1].read_bytes()  # the seed is the same
+
+
+def test_actions_are_chosen_as_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(video, "make_player", lambda *args, **kwargs: make_player(*args, **kwargs, max_episode_steps=3))
+    choose = Mock(wraps=greedy_actions)
+    record(uniform_policy, "Pong-v0", 2, tmp_path, SEEDS, choose)
+    assert choose.call_count == 2 * 3
 
 
 def write(file: VideoFile, frames: int) -> None:

@@ -8,7 +8,9 @@ import os
 import threading
 import time
 from typing import ClassVar
+from unittest.mock import Mock
 
+from a3c.playing.episode import greedy_actions
 from a3c.watch import player as play_module
 from a3c.watch import server as server_module
 from a3c.watch.player import NewestPolicy, Pace, show
@@ -274,7 +276,9 @@ def test_play_ends_after_its_episodes(monkeypatch):
     policy, lines, listener = FakePolicy(), [], listen(0)
     policy.metadata = {}
     reader = Reader(listener.getsockname()[1])
-    play_module.play(listener, policy, "Pong-v0", 2, 0, report=lines.append, check_stop=lambda: checks.append(1))
+    choose = Mock(wraps=greedy_actions)
+    play_module.play(listener, policy, "Pong-v0", 2, 0, choose, lines.append, lambda: checks.append(1))
+    assert choose.call_count == 2 * EPISODE_STEPS
     assert len(checks) >= 2 * EPISODE_STEPS
     assert lines == ["episode 1/2: score 60", "episode 2/2: score 60"]
     assert all(game.closed for game in FakeGame.made)

@@ -1,0 +1,52 @@
+"""How the tasks that use a trained policy choose its actions. The games themselves are played in the rooms' tests."""
+
+from __future__ import annotations
+
+import json
+import types
+from pathlib import Path
+
+import common
+from a3c.config import Config
+from a3c.playing.episode import EVALUATION, SAMPLED, greedy_actions, sampled_actions
+from a3c.reports.scores import Scores
+from a3c.system.stopping import StopRequest
+from a3c.watch import server
+from atari_wrapper import get_protocol
+
+import pytest
+
+SHOWN = {
+    "play": (common.window, "play", {}),
+    "play on a page": (common.player, "play", {"watch": 8080}),
+    "dump_video": (common.video, "record", {}),
+    "eval": (common, "evaluate", {"episode": 1}),
+}
+
+
+@pytest.mark.parametrize("sample", [False, True])
+@pytest.mark.parametrize("shown", SHOWN)
+def test_actions_are_chosen_as_the_flag_says(monkeypatch, tmp_path, shown, sample):
+    module, function, flags = SHOWN[shown]
+    told = []
+
+    def record(*args, **options):
+        told.extend(value for value in (*args, *options.values()) if value in (greedy_actions, sampled_actions))
+        return Scores((1.0,))
+
+    monkeypatch.setattr(module, function, record)
+    monkeypatch.setattr(server, "listen", lambda port: None)
+    monkeypatch.setattr(server, "address", lambda listener: "")
+    model = types.SimpleNamespace(path="Pong-v0.npz")
+    monkeypatch.setattr(common, "_check_agent", lambda path, config: (model, get_protocol("Pong-v0")))
+    monkeypatch.setattr(common, "choose", lambda path: path)
+    monkeypatch.setattr(common, "expand", list)
+    monkeypatch.setattr(common, "FilePolicy", lambda model, cores: None)
+    monkeypatch.setattr(common.devices, "usable_gpus", lambda config: ())
+    task = shown.partition(" ")[0]
+    config = Config(task=task, load=("Pong-v0.npz",), output=(str(tmp_path / "out"),), sample_actions=sample, **flags)
+    common.TASKS[task](config, StopRequest())
+    assert told == [sampled_actions if sample else greedy_actions]
+    if task == "eval":
+        (evaluation,) = json.loads(Path(tmp_path / "out" / "eval.json").read_text())
+        assert evaluation["protocol"].startswith(SAMPLED if sample else EVALUATION)
