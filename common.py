@@ -10,7 +10,7 @@ from a3c.cluster.cluster import Cluster
 from a3c.config import Config
 from a3c.learning import devices
 from a3c.playing import video, window
-from a3c.playing.episode import EVALUATION, SAMPLED, ChooseActions, greedy_actions, sampled_actions
+from a3c.playing.episode import GREEDY, SAMPLED, ChooseActions, greedy_actions, sampled_actions
 from a3c.playing.evaluation import evaluate
 from a3c.playing.progress import EpisodeProgress
 from a3c.reports import scores as score_report
@@ -49,7 +49,7 @@ def _directory(config: Config, protocol: Protocol) -> Path:
 
 def _choice(config: Config) -> tuple[ChooseActions, str]:
     """How the agent chooses its actions, also in words."""
-    return (sampled_actions, SAMPLED) if config.sample_actions else (greedy_actions, EVALUATION)
+    return (sampled_actions, SAMPLED) if config.sample_actions else (greedy_actions, GREEDY)
 
 
 def play(config: Config, stop: StopRequest) -> None:

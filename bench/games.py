@@ -13,7 +13,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from a3c.playing.episode import EVALUATION, Policy, greedy_actions, sampled_actions
+from a3c.playing.episode import GREEDY, Policy, greedy_actions, sampled_actions
 from a3c.playing.evaluation import evaluate
 from a3c.seeds import Purpose, Seeds
 from a3c.system.machine import usable_cores
@@ -112,7 +112,7 @@ def score(
                      strict=True))  # fmt: skip
     return {
         **{name: play(*plays[name]) for name in policies},
-        "protocol": f"actions sampled, or {EVALUATION}; {episodes} episodes, cut at {most_steps:,} steps",
+        "protocol": f"actions sampled, or {GREEDY}; {episodes} episodes, cut at {most_steps:,} steps",
         **{name: model.metadata[name] for name in ("steps", "emulator_frames", "updates", "seed", "cores")},
         "train_minutes": model.metadata["train_minutes"],
         "states_per_s": float(np.median([epoch["states_per_s"] for epoch in epochs])),

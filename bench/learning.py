@@ -23,7 +23,7 @@ import sys
 import time
 from pathlib import Path
 
-from a3c.playing.episode import EVALUATION, greedy_actions, sampled_actions
+from a3c.playing.episode import GREEDY, greedy_actions, sampled_actions
 from a3c.playing.evaluation import evaluate
 from a3c.reports.curves import STYLES, draw_band
 from a3c.seeds import Purpose, Seeds
@@ -122,7 +122,7 @@ def _minutes(output: Path) -> float:
 def final_scores(experiment: Experiment, output: Path, seed: int) -> dict:
     """Evaluate a run's final weights: raw scores and what they are of."""
     model = read_model(str(output / f"{experiment.env}.npz"))
-    player_args, choose, protocol = {"env_id": experiment.env}, greedy_actions, EVALUATION
+    player_args, choose, protocol = {"env_id": experiment.env}, greedy_actions, GREEDY
     if steps := experiment.sampled_steps:
         player_args["max_episode_steps"], choose = steps, sampled_actions
         protocol = f"sampled actions, episodes cut at {steps} steps"

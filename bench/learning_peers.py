@@ -20,7 +20,7 @@ import time
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 
-from a3c.playing.episode import EVALUATION
+from a3c.playing.episode import GREEDY
 from a3c.playing.evaluation import evaluate
 from a3c.seeds import Purpose, Seeds
 from a3c.system.machine import usable_cores
@@ -114,7 +114,7 @@ def learn(algorithm: str, env_id: str, seed: int, minutes: float, episodes: int)
 
     found = evaluate(policy, {"env_id": env_id}, episodes, 2 * usable_cores(), Seeds(seed, Purpose.EVALUATION))
     final = {
-        "protocol": EVALUATION, "mean": found.mean, "stderr": found.stderr,
+        "protocol": GREEDY, "mean": found.mean, "stderr": found.stderr,
         "scores": [float(score) for score in found.scores], "cores": usable_cores(),
         **{name: curve[-1][name] for name in ("steps", "emulator_frames", "train_minutes")},
     }  # fmt: skip

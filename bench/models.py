@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from a3c.errors import UsageError
-from a3c.playing.episode import EVALUATION, Policy
+from a3c.playing.episode import GREEDY, Policy
 from a3c.playing.evaluation import evaluate
 from a3c.reports.scores import Evaluation
 from a3c.seeds import Purpose, Seeds
@@ -83,8 +83,8 @@ def pack(model: ModelFile, directory: Path, episodes: int = EPISODES, **player_a
         raise RuntimeError(f"{model.path}: rounded, it acts differently in {compared.others} of {compared.states:,} "
                            "states: it was not written")  # fmt: skip
     path = directory / f"{env_id}.npz"
-    record = Evaluation(path.name, get_protocol(env_id), EVALUATION, scores, episodes).record()
-    evaluation = {name: record[name] for name in ("mean", "stderr", "episodes")} | {"protocol": EVALUATION}
+    record = Evaluation(path.name, get_protocol(env_id), GREEDY, scores, episodes).record()
+    evaluation = {name: record[name] for name in ("mean", "stderr", "episodes")} | {"protocol": GREEDY}
     write_model(path, small.variables, model.metadata | {"evaluation": evaluation}, compressed=True)
     harness.save(record, path.with_suffix(".json"))
     return {

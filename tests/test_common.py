@@ -8,7 +8,7 @@ from pathlib import Path
 
 import common
 from a3c.config import Config
-from a3c.playing.episode import EVALUATION, SAMPLED, greedy_actions, sampled_actions
+from a3c.playing.episode import GREEDY, SAMPLED, greedy_actions, sampled_actions
 from a3c.reports.scores import Scores
 from a3c.system.stopping import StopRequest
 from a3c.watch import server
@@ -49,4 +49,4 @@ def test_actions_are_chosen_as_the_flag_says(monkeypatch, tmp_path, shown, sampl
     assert told == [sampled_actions if sample else greedy_actions]
     if task == "eval":
         (evaluation,) = json.loads(Path(tmp_path / "out" / "eval.json").read_text())
-        assert evaluation["protocol"].startswith(SAMPLED if sample else EVALUATION)
+        assert evaluation["protocol"].startswith(SAMPLED if sample else GREEDY)

@@ -17,7 +17,7 @@ from a3c.config import Config, Schedule
 from a3c.errors import RunError, UsageError
 from a3c.learning.checkpoint import disk_errors_told
 from a3c.learning.run_directory import RunDirectory
-from a3c.playing.episode import EVALUATION
+from a3c.playing.episode import GREEDY
 from a3c.playing.evaluation import evaluate
 from a3c.policy.networks import NETWORKS
 from a3c.policy.session import make_policy
@@ -74,7 +74,7 @@ class Evaluator(Callback):
         finally:
             self.seconds += running_s() - start
         self.newest = scores
-        logger.info(f"{self._episodes} episodes, {EVALUATION}: mean {scores.mean:.2f} +- {scores.stderr:.2f}, "
+        logger.info(f"{self._episodes} episodes, {GREEDY}: mean {scores.mean:.2f} +- {scores.stderr:.2f}, "
                     f"max {scores.max:g}")  # fmt: skip
         for name, value in (("mean_score", scores.mean), ("max_score", scores.max), ("stderr_score", scores.stderr)):
             if math.isfinite(value):
@@ -159,7 +159,7 @@ class ModelExporter(Callback):
             "begun_from": self._begun_from,
             "online_score": self._actor.collector.online_score,
             "evaluation": scores and {"mean": scores.mean, "stderr": scores.stderr, "episodes": len(scores.scores),
-                                      "protocol": EVALUATION},
+                                      "protocol": GREEDY},
             "versions": {name: importlib.metadata.version(name) for name in ("tensorflow", "tensorpack", "ale-py")},
         }  # fmt: skip
         with disk_errors_told(str(self._path)):

@@ -11,7 +11,7 @@ from atari_wrapper import STATE_SHAPE, stack_frames
 import numpy as np
 
 RANDOM_ACTION_PROBABILITY = 0.01
-EVALUATION = f"greedy with {RANDOM_ACTION_PROBABILITY:.0%} random actions"
+GREEDY = f"greedy with {RANDOM_ACTION_PROBABILITY:.0%} random actions"
 SAMPLED = "actions sampled from the policy"
 
 # States, uint8 [B, 84, 84, 12] -> policy, float32 [B, A], and value, float32 [B].
