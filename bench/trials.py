@@ -5,8 +5,8 @@
 Each run is one of bench.games: a million steps, 30 episodes of the final weights with actions sampled, cut at 10,000
 steps. A score counts as the share of the way from random to the published one. A setting is better if the mean share
 over games and seeds is, by an interval that excludes 0: a stratified bootstrap, which draws each game's seeds anew
-(Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice", section 4.2). The runs of
-bench.games are those of the defaults with seed 0.
+(Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice", section 4.2). The
+defaults' run of seed 0 is the one of bench.games, and is not made again.
 """
 
 from __future__ import annotations
@@ -48,34 +48,30 @@ SETTINGS = {
 def run() -> None:
     """Train and score what is not there yet; the file is written after each run."""
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    trained = json.loads(games.RESULTS.read_text()) if games.RESULTS.exists() else {}
     for seed in SEEDS:
         for env_id in GAMES:
             for setting, flags in SETTINGS.items():
                 found = rows.setdefault(setting, {}).setdefault(env_id, {})
-                if str(seed) in found:
+                if str(seed) in found or (setting, seed) == (DEFAULTS, games.SEED):
                     continue
                 output = _RUNS / f"{setting.replace(' ', '-')}-{env_id}-{seed}"
                 harness.progress(f"{env_id}, seed {seed}, {setting}")
-                if (setting, seed) == (DEFAULTS, games.SEED) and env_id in trained:
-                    found[str(seed)] = trained[env_id]
-                else:
-                    games.train(env_id, (*games.training_flags(seed), *flags), output)
-                    found[str(seed)] = games.score(env_id, output, ("sampled",))
+                games.train(env_id, (*games.training_flags(seed), *flags), output)
+                found[str(seed)] = games.score(env_id, output, ("sampled",))
                 harness.save(rows, RESULTS)
     harness.progress("")
 
 
-def shares(setting: dict, randoms: dict) -> np.ndarray:
+def shares(setting: dict, table: dict) -> np.ndarray:
     """Shares of the way from random to the published score, float64 ``[games, seeds]``.
 
     Args:
         setting: its rows, by game and seed; of the games that have all seeds.
-        randoms: rows of bench.games.
+        table: rows of bench.games.
     """
     found = []
     for env_id, of_seeds in setting.items():
-        random = randoms[env_id]["random"]["mean"]
+        random = table[env_id]["random"]["mean"]
         way = published_score(env_id) - random
         found.append([(of_seeds[str(seed)]["sampled"]["mean"] - random) / way for seed in SEEDS])
     return np.array(found)
@@ -93,20 +89,21 @@ def difference(ours: np.ndarray, theirs: np.ndarray, seed: int = 0) -> tuple[flo
     return float(ours.mean() - theirs.mean()), float(low), float(high)
 
 
-def compared(rows: dict, randoms: dict) -> list[dict]:
+def compared(rows: dict, table: dict) -> list[dict]:
     """A line for each setting: its mean share beside that of the defaults, on the games that both have.
 
     Args:
         rows: of ``run``, by setting, game and seed.
-        randoms: rows of bench.games.
+        table: rows of bench.games.
     """
+    of_table = {env_id: {str(games.SEED): table[env_id]} for env_id in GAMES if env_id in table}
+    defaults = {env_id: row | rows.get(DEFAULTS, {}).get(env_id, {}) for env_id, row in of_table.items()}
     lines = []
-    for setting, ours in rows.items():
-        both = (ours, rows[DEFAULTS])
-        common = [env_id for env_id in GAMES
-                  if env_id in randoms and all({*map(str, SEEDS)} <= {*of.get(env_id, ())} for of in both)]  # fmt: skip
+    for setting, ours in (rows | {DEFAULTS: defaults}).items():
+        common = [env_id for env_id in defaults
+                  if all({*map(str, SEEDS)} <= {*of.get(env_id, ())} for of in (ours, defaults))]  # fmt: skip
         if common:
-            found = [shares({env_id: of[env_id] for env_id in common}, randoms) for of in both]
+            found = [shares({env_id: of[env_id] for env_id in common}, table) for of in (ours, defaults)]
             more, low, high = difference(*found)
             lines.append({"setting": setting, "games": len(common), "mean share": float(found[0].mean()),
                           "more": more, "from": low, "to": high})  # fmt: skip

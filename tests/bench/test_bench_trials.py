@@ -17,25 +17,24 @@ def test_a_rate_goes_down_in_stairs_from_its_value_to_almost_zero():
     assert [schedule.at(update) for update in (0, 199, 200, 600, 1199)] == pytest.approx([6e-4, 6e-4, 5e-4, 3e-4, 1e-4])
 
 
-def test_each_setting_is_trained_once_for_each_game_and_seed(monkeypatch, tmp_path):
+def test_each_setting_is_trained_once_for_each_game_and_seed_but_for_the_runs_of_the_table(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     trained = []
     monkeypatch.setattr(games, "train", lambda env_id, flags, output: trained.append((env_id, flags, output)))
     monkeypatch.setattr(games, "score", lambda env_id, output, policies: {"of": f"{output} {policies}"})
-    games.RESULTS.parent.mkdir()
-    games.RESULTS.write_text(json.dumps({"Pong-v0": {"of": "the table"}}))
     run()
     rows = json.loads(trials.RESULTS.read_text())
-    for of_games in rows.values():
+    for setting, of_games in rows.items():
         assert list(of_games) == list(trials.GAMES)
-        assert all(list(of_seeds) == ["0", "1"] for of_seeds in of_games.values())
-    assert rows[DEFAULTS]["Pong-v0"]["0"] == {"of": "the table"}
-    assert len(trained) == len({output for *_, output in trained}) == len(rows) * 8 * 2 - 1
+        seeds = ["1"] if setting == DEFAULTS else ["0", "1"]
+        assert all(list(of_seeds) == seeds for of_seeds in of_games.values())
+    made = len(rows) * 8 * 2 - 8
+    assert len(trained) == len({output for *_, output in trained}) == made
     of_each_seed = [games.training_flags(seed) for seed in (0, 1)]
     assert all(flags[: len(of_each_seed[0])] in of_each_seed for _, flags, _ in trained)
     assert sum("--learning-rate" in flags for _, flags, _ in trained) == 16
     run()
-    assert len(trained) == len(rows) * 8 * 2 - 1
+    assert len(trained) == made
 
 
 def rows_of(*means):
@@ -43,11 +42,15 @@ def rows_of(*means):
             for env_id, of_seeds in zip(("Pong-v0", "Breakout-v0"), means, strict=False)}  # fmt: skip
 
 
-RANDOMS = {"Pong-v0": {"random": {"mean": -21}}, "Breakout-v0": {"random": {"mean": 2}}}
+def table_of(*means):
+    """Rows of bench.games: random play, and sampled play of the defaults, seed 0."""
+    rows = (("Pong-v0", -21), ("Breakout-v0", 2))
+    return {env_id: {"random": {"mean": random}, "sampled": {"mean": mean}}
+            for (env_id, random), mean in zip(rows, means, strict=True)}  # fmt: skip
 
 
 def test_a_score_counts_as_the_share_of_the_way_to_the_published_one():
-    found = shares(rows_of((-21, 0), (668, 1334)), RANDOMS)
+    found = shares(rows_of((-21, 0), (668, 1334)), table_of(-21, 668))
     np.testing.assert_allclose(found, [[0, 0.5], [666 / 665, 1332 / 665]])
 
 
@@ -65,9 +68,11 @@ def test_an_interval_is_that_of_the_means_of_seeds_drawn_anew():
     assert difference(ours, ours) == (0, -1, 1)
 
 
-def test_games_that_lack_a_seed_are_left_out():
-    rows = {DEFAULTS: rows_of((-21, 0), (2, 2)), "other": rows_of((0, 0), (2,))}
-    of_defaults, of_other = compared(rows, RANDOMS)
-    assert (of_defaults["games"], of_defaults["more"]) == (2, 0)
+def test_games_that_lack_a_seed_are_left_out_and_the_defaults_seed_0_is_that_of_the_table():
+    of_seed_1 = {env_id: {"1": row} for env_id, row in table_of(0, 2).items()}
+    rows = {DEFAULTS: of_seed_1, "other": rows_of((0, 0), (2,))}
+    of_defaults, of_other = compared(rows, table_of(-21, 2))
+    assert (of_defaults["games"], of_defaults["mean share"], of_defaults["more"]) == (2, 0.125, 0)
     assert (of_other["games"], of_other["mean share"], of_other["more"]) == (1, 0.5, 0.25)
-    assert compared({DEFAULTS: {}, "other": {}}, RANDOMS) == []
+    assert compared({"other": rows["other"]}, table_of(-21, 2)) == []
+    assert compared(rows, {}) == []
