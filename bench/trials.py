@@ -51,8 +51,10 @@ def run() -> None:
     for seed in SEEDS:
         for env_id in GAMES:
             for setting, flags in SETTINGS.items():
+                if (setting, seed) == (DEFAULTS, games.SEED):
+                    continue
                 found = rows.setdefault(setting, {}).setdefault(env_id, {})
-                if str(seed) in found or (setting, seed) == (DEFAULTS, games.SEED):
+                if str(seed) in found:
                     continue
                 output = _RUNS / f"{setting.replace(' ', '-')}-{env_id}-{seed}"
                 harness.progress(f"{env_id}, seed {seed}, {setting}")

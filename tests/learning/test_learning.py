@@ -17,7 +17,7 @@ import pytest
 pytestmark = pytest.mark.long
 
 GAME = "CrazyClimber-v0"
-EPISODES = 20  # of each; with 6 a training that learned no less missed p < 0.01 by chance
+EPISODES = 20  # of each; 6 are too few: by chance a policy that had learned missed p < 0.01
 PLAYER_ARGS = {"env_id": GAME, "max_episode_steps": 600}
 
 
