@@ -74,6 +74,8 @@ faults: .venv/installed
 bench-peers bench-learning-peers: bench-%: .venv-bench/installed
 	@.venv-bench/bin/python -m bench.$(subst -,_,$*) $(ARGS)
 
+# Its table of games is tested for chance, with SciPy.
+bench-learning: .venv/installed-dev
 bench-%: .venv/installed
 	@$(BIN)/python -m bench.$* $(ARGS)
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from a3c.reports.scores import published_score
 from bench import harness
 from bench.command_line import ROOT
-from bench.games import RESULTS, games
+from bench.games import EPISODES, MOST_STEPS, RESULTS, games
 
 PICTURE = Path("results/games.png")
 DOCUMENTS = (Path("docs/results.md"), Path("README.md"))
@@ -91,7 +91,8 @@ def sentence(lines: list[Game]) -> str:
     return (
         f"{trained} {len(games())} games of the published table were trained, for one million steps each, a median of "
         f"{minutes:.0f} minutes on two cores: {above} beat random play (p < {P}), and the median game went {share:.0%} "
-        "of the way from random to the published score."
+        f"of the way from random to the published score. Each score is of {EPISODES} episodes, actions sampled, cut at "
+        f"{MOST_STEPS:,} steps."
     )
 
 

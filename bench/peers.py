@@ -36,7 +36,7 @@ _WARM_UP_UPDATES = 2
 _MEASURED_EPOCHS = 3  # of run_training, too
 
 # What both sides learn with, and the two that stand for the original's layout and queues. It had 66 batches in its
-# queues; 64 is the most that --queue-size takes.
+# queues, two more than here.
 UNROLL_STEPS = 20
 LIKE_A2C = ("--correction", "clipped-is", "--sample-reuse", "1")
 LIKE_ORIGINAL = (*LIKE_A2C, "--gae-lambda", "1", "--local-time-max", "5", "--batch-size", "128", "--pool-states", "128")

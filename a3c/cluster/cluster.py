@@ -22,7 +22,7 @@ from a3c.errors import RunError, UsageError
 from a3c.simulation.master import SimulatorMaster
 from a3c.simulation.nursery import Exit, receive_packet
 from a3c.simulation.remote import RemoteWire, missing_packages
-from a3c.system.machine import usable_cores
+from a3c.system.machine import PIP, usable_cores
 from a3c.system.processes import start_program, wait_or_kill
 
 REQUIREMENTS = "requirements-ray.txt"
@@ -81,7 +81,7 @@ class Cluster:
             UsageError: packages are missing, or the cluster cannot be joined.
         """
         if missing := missing_packages():
-            raise UsageError(f"--ray needs {' and '.join(missing)}: type pip install -r {REQUIREMENTS}")
+            raise UsageError(f"--ray needs {' and '.join(missing)}: type {PIP} -r {REQUIREMENTS}")
         self._on_lost, self._codec = on_lost, config.frame_codec
         self._nurseries = 0
         self._training: ClusterNursery | None = None

@@ -23,11 +23,11 @@ from typing import NamedTuple
 
 from a3c.config import NO_GPU, Config
 from a3c.errors import UsageError, first_line, problem
+from a3c.system.machine import PIP
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 _HERE = Path(__file__).resolve().parents[2]
 REQUIREMENTS = _HERE / "requirements.txt"
-PIP = f"{sys.executable} -m pip install"
 
 # What a run needs, beside what its flags ask for; measured on two cores.
 _FILES, _FILES_PER_SIMULATOR = 128, 2

@@ -19,9 +19,10 @@ from typing import NamedTuple
 
 from a3c.acting_defaults import STATE_BYTES
 from a3c.config import NO_GPU, Config
-from a3c.doctor.checks import FAIL, OK, PIP, WARN, Check, tensorflow_versions
+from a3c.doctor.checks import FAIL, OK, WARN, Check, tensorflow_versions
 from a3c.errors import first_line, problem
 from a3c.system.gpu import Gpu
+from a3c.system.machine import PIP
 from a3c.system.processes import start_program
 
 Version = tuple[int, ...]

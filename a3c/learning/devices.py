@@ -8,7 +8,7 @@ import os
 
 from a3c.config import NO_GPU, Config
 from a3c.policy.session import session_config
-from a3c.system.machine import named_gpus
+from a3c.system.machine import PIP, named_gpus
 
 import tensorflow as tf
 from tensorpack import AsyncMultiGPUTrainer, SimpleTrainer
@@ -92,6 +92,6 @@ def usable_gpus(config: Config) -> int:
         logger.warn(
             f"--gpu {config.gpu}: TensorFlow sees {num_gpus} GPU(s){within}. Training goes on, on the CPU where GPUs "
             "are missing, far slower. Check that nvidia-smi works, and install TensorFlow with CUDA: "
-            "pip install 'tensorflow[and-cuda]'"
+            f"{PIP} 'tensorflow[and-cuda]'"
         )
     return num_gpus

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from a3c.errors import RunError, problem
 
+PIP = f"{sys.executable} -m pip install"  # into the environment that runs this
+
 # Asks the SDL library that is its first argument for the driver it would show a window with.
 _SDL_DRIVER = """
 import ctypes, sys

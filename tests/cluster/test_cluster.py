@@ -128,7 +128,7 @@ def test_missing_packages_are_told_with_what_to_type(monkeypatch):
     monkeypatch.setattr(cluster_module, "missing_packages", lambda: ["ray", "lz4"])
     with pytest.raises(UsageError) as told:
         Cluster(Config(ray="local"))
-    assert str(told.value) == "--ray needs ray and lz4: type pip install -r requirements-ray.txt"
+    assert str(told.value) == f"--ray needs ray and lz4: type {sys.executable} -m pip install -r requirements-ray.txt"
 
 
 @pytest.mark.parametrize(
