@@ -138,6 +138,11 @@ def run_simulator(spec: dict) -> None:
 def serve(sock: socket.socket) -> None:
     """Fork simulators as the owner at the other end asks for, until it closes its end; then kill them."""
     children: dict[int, tuple[int, int]] = {}  # pid -> (index, life)
+
+    def tell(index: int, life: int, status: int) -> None:
+        with contextlib.suppress(BrokenPipeError):  # the owner is closing: the next packet is the end
+            sock.send(json.dumps([index, life, status]).encode())
+
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_read, False)
     os.set_blocking(wake_write, False)
@@ -152,8 +157,7 @@ def serve(sock: socket.socket) -> None:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
                     break
-                with contextlib.suppress(BrokenPipeError):  # the owner is closing: the next packet is the end
-                    sock.send(json.dumps([*children.pop(pid), os.waitstatus_to_exitcode(status)]).encode())
+                tell(*children.pop(pid), os.waitstatus_to_exitcode(status))
         if sock in ready:
             packet = receive_packet(sock)
             if not packet:
@@ -165,7 +169,12 @@ def serve(sock: socket.socket) -> None:
                         os.kill(pid, signal.SIGKILL)
                 continue
             spec = message["spawn"]
-            pid = os.fork()
+            try:
+                pid = os.fork()
+            except OSError as error:
+                print(f"simulator {spec['index']} cannot be started: {error.strerror}", file=sys.stderr, flush=True)
+                tell(spec["index"], spec["life"], 1)
+                continue
             if pid == 0:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -189,6 +198,9 @@ def serve(sock: socket.socket) -> None:
 
 
 if __name__ == "__main__":
+    # What is sent to all processes of a job is for the owner, with whose end this process and its simulators end.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     # A simulator that gets its actions does not interrupt another one in the middle of its step.
     with contextlib.suppress(OSError):  # where that is not allowed, it is only slower
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

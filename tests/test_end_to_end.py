@@ -68,6 +68,11 @@ def test_training_writes_what_it_measured(trained):
     assert max(first["policy_lag_mean"], second["policy_lag_mean"]) <= 2 + 1 + 4 / 2  # as of a slow learner, below
 
 
+def test_an_epoch_is_saved_before_it_is_evaluated(trained):
+    out = (trained.parent / PRINTED).read_text()
+    assert 0 < out.index("Checkpoint of step 16 saved") < out.index("2 episodes, greedy")
+
+
 def test_values_set_by_hand_take_the_place_of_a_schedules(trained):
     assert [record["learning_rate"] for record in stats(trained)[:2]] == pytest.approx([0.002, 0.0005])
     assert (trained.parent / PRINTED).read_text().count("entropy_beta: low") == 1

@@ -194,6 +194,11 @@ class Actor:
         """Seconds that each predictor waited for states to act on."""
         return [predictor.wait_s for predictor in self._predictors]
 
+    @property
+    def failed(self) -> bool:
+        """Whether something stopped a thread of the actor."""
+        return self._failure is not None
+
     def raise_failure(self) -> None:
         """Raise what stopped a thread of the actor, if anything did."""
         if isinstance(self._failure, RunError):

@@ -36,9 +36,13 @@ class Pulse:
 
     def _run(self) -> None:
         while True:
-            if round_trip_s(self._head, tries=1) is not None:
-                self._head_seen_s = running_s()
+            self._look_at_head()
             for node, address in self._addresses.items():
                 if (seconds := round_trip_s(address)) is not None:
                     self._round_trips = {**self._round_trips, node: seconds}
+                self._look_at_head()  # each node that is away takes a second: their number must not hide the head
             time.sleep(_EVERY_S)
+
+    def _look_at_head(self) -> None:
+        if round_trip_s(self._head, tries=1) is not None:
+            self._head_seen_s = running_s()

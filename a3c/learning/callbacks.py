@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from a3c.acting.actor import Actor
-from a3c.cluster.cluster import Cluster
+from a3c.cluster.cluster import Cluster, ClusterLostError
 from a3c.config import Config, Schedule
 from a3c.errors import RunError, UsageError
 from a3c.learning.checkpoint import disk_errors_told
@@ -49,7 +49,7 @@ class Evaluator(Callback):
         """``device``: tensorpack's number of the one that infers, -1 for the CPU; ``cluster``: whose hosts play."""
         self._env_id, self._episodes, self._every = config.env, config.eval_episode, config.eval_every
         self._processes, self._device, self._seed, self._stop = processes, device, config.seed, stop
-        self._cluster = cluster
+        self._step_timeout_s, self._cluster = config.simulator_timeout, cluster
         self.newest: Scores | None = None
         self.seconds = 0.0  # that all evaluations took
 
@@ -68,9 +68,15 @@ class Evaluator(Callback):
         start = running_s()
         try:
             scores = evaluate(self._policy, {"env_id": self._env_id}, self._episodes, self._processes, seeds,
-                              check_stop=self._stop.check, cluster=self._cluster)  # fmt: skip
+                              step_timeout_s=self._step_timeout_s, check_stop=self._stop.check,
+                              cluster=self._cluster)  # fmt: skip
         except StoppedError:
             return  # training hears it too
+        except ClusterLostError:
+            raise
+        except Exception as error:  # of whatever kind: what was learned is worth more
+            logger.warn(f"this evaluation failed, training goes on: {error or type(error).__name__}")
+            return
         finally:
             self.seconds += running_s() - start
         self.newest = scores
@@ -129,6 +135,7 @@ class ModelExporter(Callback):
         self._config, self._protocol, self._cores = config, protocol, cores
         self._actor, self._evaluator, self._clock, self._stop = actor, evaluator, clock, stop
         self._begun_from = _origin_told_by(self._path) if model_file is None else origin(model_file)
+        self._written = True
         self.best_score = _score_of(self._best_path)
 
     def _before_train(self):
@@ -139,7 +146,7 @@ class ModelExporter(Callback):
         self._export()
 
     def _after_train(self):
-        if self._stop.signal:
+        if self._stop.signal or self._actor.failed or not self._written:
             self._export()
 
     def _export(self) -> None:
@@ -162,8 +169,10 @@ class ModelExporter(Callback):
                                       "protocol": GREEDY},
             "versions": {name: importlib.metadata.version(name) for name in ("tensorflow", "tensorpack", "ale-py")},
         }  # fmt: skip
+        self._written = False
         with disk_errors_told(str(self._path)):
             write_model(self._path, variables, metadata)
+            self._written = True
             if scores and scores.mean > self.best_score:
                 write_model(self._best_path, variables, metadata)
                 self.best_score = scores.mean
@@ -335,9 +344,12 @@ class CurveDrawer(Callback):
         if not (self._directory / STATS_FILE).exists():
             return
         self._started_s = time.monotonic()
-        self._process = start_program(
-            "a3c.reports.curves", self._directory, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+        try:
+            self._process = start_program(
+                "a3c.reports.curves", self._directory, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            )
+        except OSError as error:  # there may be no process more
+            logger.warn(f"{curves.FILE} was not drawn: {error.strerror}")
 
     def _ended(self, timeout_s: float) -> bool:
         """Whether no process is drawing, at least after so long; tells if it failed."""

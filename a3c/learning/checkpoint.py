@@ -11,6 +11,7 @@ import re
 import shutil
 from pathlib import Path
 
+from a3c.acting.actor import Actor
 from a3c.errors import RunError, first_line
 from a3c.run_files import STATS_FILE
 from a3c.system.files import free_name, whole_file
@@ -30,8 +31,8 @@ def disk_errors_told(what: str):
     except (OSError, IndexError, tf.errors.OpError) as error:  # IndexError: TensorFlow's for EFBIG
         reason = _reason(error)
         logger.error(
-            f"{what} could not be written ({first_line(reason)}). What was saved before is whole; training goes on, "
-            "and the next save tries again: make room, or make the directory writable"
+            f"{what} could not be written ({first_line(reason)}). What was saved before is whole, and the next save "
+            "tries again: make room, or make the directory writable"
         )
 
 
@@ -44,10 +45,16 @@ def _reason(error: Exception) -> str:
 
 
 class Checkpointer(Callback):
-    """Saves all variables: at first, after each epoch, and when a signal stops the run. On the trainer's thread."""
+    """Saves all variables: at first, after each epoch, and when the run ends early. On the trainer's thread.
 
-    def __init__(self, directory: Path, max_to_keep: int, stop: StopRequest):
-        self._directory, self._max_to_keep, self._stop = directory, max_to_keep, stop
+    Attributes:
+        saved: whether the newest save succeeded.
+    """
+
+    def __init__(self, directory: Path, max_to_keep: int, actor: Actor, stop: StopRequest):
+        """A stop or a failure of ``actor`` is the early end: the weights are good."""
+        self._directory, self._max_to_keep, self._actor, self._stop = directory, max_to_keep, actor, stop
+        self.saved = True
 
     def _setup_graph(self):
         # It is to keep none of its own accord: it does not know of those from before a resume.
@@ -63,15 +70,17 @@ class Checkpointer(Callback):
         self._save()
 
     def _after_train(self):
-        if self._stop.signal:
+        if self._stop.signal or self._actor.failed or not self.saved:
             self._save()
 
     def _save(self) -> None:
         session = self.trainer.sess
         if not session.run(self._weights_are_finite):
             raise RunError(f"the weights are not finite after update step {self.global_step}: they are not saved")
+        self.saved = False
         with disk_errors_told("the checkpoint"):
             self._saver.save(session, str(self._directory / NAME), self.global_step, write_meta_graph=False)
+            self.saved = True
             logger.info(f"Checkpoint of step {self.global_step} saved.")
         remove_old(self._directory, self._max_to_keep)
 

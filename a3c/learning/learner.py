@@ -18,7 +18,7 @@ from a3c.acting.actor import Actor
 from a3c.cluster.cluster import Cluster, ClusterLostError
 from a3c.cluster.latency import games_per_core
 from a3c.config import DEFAULT_ENV, Config
-from a3c.errors import RunError, first_line
+from a3c.errors import RunError, problem
 from a3c.learning.acting import Acting, trainer_input
 from a3c.learning.callbacks import (
     CurveDrawer,
@@ -49,6 +49,7 @@ from a3c.system.machine import usable_cores
 from a3c.system.stopping import StopRequest
 from a3c.watch.server import listen
 from a3c.watch.watcher import Watcher
+from a3c.weights.checkpoints import saved_steps
 from a3c.weights.model_file import ModelFile, check_model, read_model
 from a3c.weights.paths import choose
 from atari_wrapper import Protocol, get_protocol
@@ -139,6 +140,7 @@ def _train(
             config, 1 if config.deterministic else 2 * playing_cores, devices.infer[-1], stop, cluster
         )
         clock = TrainingClock(evaluator)
+        checkpointer = Checkpointer(directory.path, config.max_to_keep, actor, stop)
         by_hand = HandFile(directory.path / HYPER_PARAM_FILE, ("learning_rate", "entropy_beta"))
         trainer.train_with_defaults(
             callbacks=[
@@ -151,8 +153,8 @@ def _train(
                 ScheduleSetter("entropy_beta", config.entropy_beta, devices.updates_per_step),
                 *(HandSetter(name, by_hand) for name in by_hand.names),
                 clock,
+                checkpointer,
                 evaluator,
-                Checkpointer(directory.path, config.max_to_keep, stop),
                 ModelExporter(directory, config, protocol, model_file, cores, actor, evaluator, clock, stop),
                 CurveDrawer(directory.path, stop),
                 *([Watcher(listener, directory.model, config.env, config.seed)] if listener is not None else []),
@@ -165,6 +167,12 @@ def _train(
             starting_epoch=begin.epoch,
             max_epoch=config.max_epoch,
         )
+        if not checkpointer.saved:
+            raise RunError(
+                f"the last checkpoint could not be written: what was learned after that of step "
+                f"{max(saved_steps(directory.path), default=0)} is lost. Make room in {directory.path}, or make it "
+                "writable; --resume goes on from there"
+            )
         actor.raise_failure()
     finally:
         actor.close()
@@ -178,9 +186,13 @@ def _failures_told() -> Iterator[None]:
         yield
     except ClusterLostError as error:
         raise RunError(f"{error}: what was learned is saved, --resume goes on") from None
-    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+    except Exception as error:
+        cause = error.__cause__ or error  # of a failure of the actor's threads
+        if not isinstance(cause, (MemoryError, tf.errors.ResourceExhaustedError)):
+            raise
         raise RunError(
-            f"there is not enough memory ({first_line(error)}): lower --pool-states, --batch-size or --num-envs"
+            f"there is not enough memory ({problem(cause)}): lower --pool-states, --batch-size, --num-envs or "
+            "--local-time-max"
         ) from None
 
 

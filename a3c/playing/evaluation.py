@@ -21,7 +21,7 @@ from atari_wrapper import STATE_SHAPE, stack_frames
 import numpy as np
 
 _GAMES_PER_SIMULATOR = 8
-_STEP_TIMEOUT_S = 120.0
+_STALL_STEPS = 4  # steps' time without any: above what a start may take
 _POLL_S = 0.5
 
 
@@ -59,6 +59,7 @@ def evaluate(
     seeds: Seeds,
     player: str = ATARI_PLAYER,
     max_games: int | None = None,
+    step_timeout_s: float = 60.0,
     choose: ChooseActions = greedy_actions,
     on_episode: Callable[[float], None] = lambda score: None,
     check_stop: Callable[[], None] = lambda: None,
@@ -73,6 +74,7 @@ def evaluate(
         processes: simulator processes, at most.
         seeds: of the games and the random actions.
         player: ``module:function`` that makes one game.
+        step_timeout_s: after which a simulator is replaced, as in ``SimulatorMaster``.
         choose: makes actions of the policy's probabilities.
         max_games: games that play at the same time, at most; by default 8 for each process.
         on_episode: told the score of each episode when it ends.
@@ -80,7 +82,7 @@ def evaluate(
         cluster: whose hosts play; by default this machine does.
 
     Raises:
-        RuntimeError: no simulator made a step for two minutes.
+        RuntimeError: no simulator made a step for four times as long.
         SimulatorClosedError: the window that a game was shown in was closed.
     """
     games = min(episodes, max_games or _GAMES_PER_SIMULATOR * processes)
@@ -89,9 +91,9 @@ def evaluate(
     blocks = [_Block(tuple(next(quotas) for _ in range(envs))) for envs in sizes]
     rngs = [seeds.generator(simulator) for simulator in range(len(sizes))]  # theirs: steps arrive in any order
     if cluster is None:
-        master = SimulatorMaster(Nursery(), sizes, player_args, player, seeds)
+        master = SimulatorMaster(Nursery(), sizes, player_args, player, seeds, step_timeout_s)
     else:
-        master = cluster.master(sizes, player_args, player, seeds)
+        master = cluster.master(sizes, player_args, player, seeds, step_timeout_s)
     newest = running_s()
     try:
         while any(block.left.any() for block in blocks):
@@ -99,8 +101,8 @@ def evaluate(
             step = master.receive(_POLL_S)
             now = running_s()
             if step is None:
-                if now - newest > _STEP_TIMEOUT_S:
-                    raise RuntimeError(f"no simulator made a step for {_STEP_TIMEOUT_S:g} s")
+                if now - newest > _STALL_STEPS * step_timeout_s:
+                    raise RuntimeError(f"no simulator made a step for {_STALL_STEPS * step_timeout_s:g} s")
                 continue
             newest = now
             block = blocks[step.index]

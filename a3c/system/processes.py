@@ -24,7 +24,8 @@ def start_program(
 ) -> subprocess.Popen:
     """Start a module as a program, which the kernel kills when the thread that starts it ends, however that happens.
 
-    It finds the modules that we find. It has a session of its own: Ctrl-C and a closed terminal reach us only.
+    It finds the modules that we find, and none of the working directory's (``-P``). It has a session of its own: Ctrl-C
+    and a closed terminal reach us only.
 
     Args:
         module: its name.
@@ -34,7 +35,7 @@ def start_program(
         options: others of ``subprocess.Popen``.
     """
     return subprocess.Popen(
-        [sys.executable, "-m", "a3c.system.processes", str(os.getpid()), module, *map(str, arguments)],
+        [sys.executable, "-P", "-m", "a3c.system.processes", str(os.getpid()), module, *map(str, arguments)],
         env={**os.environ, **(env or {}), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stdin=stdin,
         start_new_session=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import pty
@@ -11,6 +12,7 @@ import signal
 import time
 from pathlib import Path
 
+from a3c.weights.checkpoints import saved_steps
 from bench.command_line import ROOT, start
 from tests.faults.trial import STOP_S, Trials, expect_end, expect_nobody, train, without_traceback
 
@@ -55,6 +57,22 @@ def _read_for(terminal: int, seconds: float) -> None:
     while (left := deadline - time.monotonic()) > 0:
         if select.select([terminal], [], [], left)[0]:
             os.read(terminal, 1 << 16)
+
+
+def ended_jobs(directory: Path, trials: int, rng: random.Random) -> Trials:
+    """Signal all processes of a run, as batch systems and a machine's shutdown do: it ends as by a signal to one."""
+    for trial in range(trials):
+        output, number = directory / f"{trial}", (signal.SIGTERM, signal.SIGHUP)[trial % 2]
+        run = train(output)
+        run.read_until("Start Epoch 2")
+        time.sleep(rng.uniform(0, 1))
+        for pid in reversed(run.alive()):
+            with contextlib.suppress(ProcessLookupError):  # one that draws the curve may just have ended
+                os.kill(pid, number)
+        out = expect_end(run, 128 + number, STOP_S)
+        without_traceback(out)
+        assert f"Checkpoint of step {saved_steps(output)[-1]} saved" in out, out
+        yield signal.Signals(number).name
 
 
 def second_signals(directory: Path, trials: int, rng: random.Random) -> Trials:

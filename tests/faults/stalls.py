@@ -30,6 +30,8 @@ def stalls(directory: Path, trials: int, rng: random.Random) -> Trials:
             out = expect_end(run, 1)
             assert f"blocked: {stage}" in out, out[-3000:]
             assert "thread master:" in out, out[-3000:]
+            if stage == "simulators":
+                assert "Checkpoint of step" in out.rpartition("Start Epoch")[2], "the begun epoch was not saved"
             yield stage
 
 

@@ -1,13 +1,20 @@
-"""The guard against numbers that are not finite; values set by hand. Other callbacks: the command line end to end."""
+"""The guard against numbers that are not finite; evaluations that fail; values set by hand.
+
+Other callbacks: the command line end to end.
+"""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 from a3c.acting.batches import empty_batch
+from a3c.cluster.cluster import ClusterLostError
+from a3c.config import Config
 from a3c.errors import RunError
 from a3c.learning import callbacks
-from a3c.learning.callbacks import FiniteGuard, HandFile, HandSetter
+from a3c.learning.callbacks import Evaluator, FiniteGuard, HandFile, HandSetter
+from a3c.system.stopping import StoppedError, StopRequest
 
 import numpy as np
 import pytest
@@ -58,6 +65,44 @@ def test_of_several_batches_all_are_looked_at(tmp_path):
         look(guard(tmp_path, batch(mus=[0.5, np.nan, 0.5]), batch()), 0.25, 0.25)
 
 
+# Evaluations.
+
+
+@pytest.fixture
+def warnings(monkeypatch) -> list[str]:
+    lines = []
+    monkeypatch.setattr(callbacks.logger, "warn", lines.append)
+    return lines
+
+
+@pytest.fixture
+def evaluate_failing(monkeypatch):
+    """Calls an Evaluator whose evaluation raises an error."""
+
+    def call(error: BaseException) -> Evaluator:
+        evaluator = Evaluator(Config(eval_every=1), 1, -1, StopRequest())
+        evaluator.trainer = SimpleNamespace(epoch_num=1)
+        evaluator._policy, evaluator.newest = None, "of the evaluation before"
+        monkeypatch.setattr(callbacks, "evaluate", Mock(side_effect=error))
+        evaluator._trigger_epoch()
+        return evaluator
+
+    return call
+
+
+def test_an_evaluation_that_fails_does_not_end_the_training(evaluate_failing, warnings):
+    assert evaluate_failing(RuntimeError("fake: no simulator made a step")).newest is None
+    assert warnings == ["this evaluation failed, training goes on: fake: no simulator made a step"]
+    assert evaluate_failing(StoppedError()).newest is None
+    assert len(warnings) == 1
+
+
+@pytest.mark.parametrize("error", [ClusterLostError("fake: the head is gone"), KeyboardInterrupt()])
+def test_what_training_cannot_survive_ends_it_also_amid_an_evaluation(evaluate_failing, error):
+    with pytest.raises(type(error)):
+        evaluate_failing(error)
+
+
 # Values set by hand.
 
 RATE, BETA = {"learning_rate": 0.001}, {"entropy_beta": 0.01}
@@ -88,13 +133,6 @@ HAND_WRITTEN = {  # the file: its values, and what the warning names
     "no text": (bytes(range(256)), {}, "no value of"),
     "a long line": (b"x" * 10_000 + b"\nlearning_rate: 0.001", RATE, "'[...]'"),
 }
-
-
-@pytest.fixture
-def warnings(monkeypatch) -> list[str]:
-    lines = []
-    monkeypatch.setattr(callbacks.logger, "warn", lines.append)
-    return lines
 
 
 @pytest.fixture

@@ -169,11 +169,10 @@ class SilentMaster:
 
 def test_silent_simulators_end_an_evaluation(monkeypatch):
     master = SilentMaster()
-    monkeypatch.setattr(evaluation, "_STEP_TIMEOUT_S", 0.2)
     monkeypatch.setattr(evaluation, "Nursery", lambda: None)
     monkeypatch.setattr(evaluation, "SimulatorMaster", lambda *_: master)
     with pytest.raises(RuntimeError, match="no simulator made a step"):
-        evaluate(uniform_policy, {}, episodes=1, processes=1, seeds=SEEDS)
+        evaluate(uniform_policy, {}, episodes=1, processes=1, seeds=SEEDS, step_timeout_s=0.05)
     assert master.closed
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from unittest.mock import Mock
 
 from a3c.config import Config
 from a3c.errors import UsageError
@@ -258,6 +259,16 @@ def test_a_training_that_has_just_begun_is_not_drawn_yet(make_run):
     drawing = CurveDrawer(make_run("a"), StopRequest())
     drawing._before_epoch()
     assert drawing._process is None
+
+
+def test_a_training_goes_on_without_a_picture_if_no_process_can_be_started(make_run, monkeypatch):
+    told = []
+    monkeypatch.setattr(callbacks.logger, "warn", told.append)
+    monkeypatch.setattr(callbacks, "start_program", Mock(side_effect=BlockingIOError(11, "fake: no process")))
+    drawing = drawer(make_run("a"))
+    drawing._before_epoch()
+    drawing._after_train()
+    assert told == 2 * ["learning_curve.png was not drawn: fake: no process"]
 
 
 def test_before_the_first_epoch_there_is_nothing_to_draw(tmp_path):

@@ -13,6 +13,7 @@ import sys
 from a3c.simulation import nursery as nursery_module
 from a3c.simulation.messages import SimulatorSpec
 from a3c.simulation.nursery import Exit, Nursery
+from a3c.system.processes import start_program
 
 import pytest
 from fake_games import COUNTING, DYING, HANGING, RAISING
@@ -84,6 +85,41 @@ def test_what_a_terminal_sends_is_the_owners(nursery, spec):
     nursery.spawn(spec(HANGING))
     for process in wait_for_descendants(2):
         assert os.getsid(process.pid) != os.getsid(0)
+
+
+def test_what_all_processes_of_a_job_are_sent_is_the_owners(nursery, spec):
+    nursery.spawn(spec(HANGING))
+    processes = wait_for_descendants(2)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for process in processes:
+            process.send_signal(number)
+    nursery.spawn(spec(DYING, 1))
+    assert wait_for_exits(nursery) == [Exit(1, 1, 7)]
+    assert alive(processes) == processes
+
+
+FORKLESS = """
+import errno, os, socket, sys
+import simulator
+
+def refuse():
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+os.fork = refuse
+simulator.serve(socket.socket(fileno=int(sys.argv[1])))
+"""
+
+
+def test_a_simulator_that_cannot_be_forked_has_ended(spec, tmp_path, monkeypatch, capfd):
+    (tmp_path / "forkless.py").write_text(FORKLESS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(
+        nursery_module, "start_program", lambda _, *args, **more: start_program("forkless", *args, **more)
+    )
+    with Nursery() as nursery:
+        nursery.spawn(spec(HANGING, 3, life=8))
+        assert wait_for_exits(nursery) == [Exit(3, 8, 1)]
+    assert capfd.readouterr().err == "simulator 3 cannot be started: Resource temporarily unavailable\n"
 
 
 def test_killed_nursery_takes_its_simulators_along(nursery, spec):

@@ -51,6 +51,17 @@ def test_a_module_is_a_program_with_a_session_of_its_own(program, tmp_path):
     assert told["read"] == ""
 
 
+def test_modules_of_the_working_directory_do_not_take_the_place_of_ours(program, tmp_path, monkeypatch):
+    strange = tmp_path / "strange"
+    (strange / "a3c").mkdir(parents=True)
+    (strange / "a3c" / "__init__.py").touch()
+    (strange / "helper_of_a_test.py").write_text("import sys; sys.exit(7)")
+    name = program(TELLS)
+    monkeypatch.chdir(strange)
+    told = output(start_program(name, stdout=subprocess.PIPE, text=True))
+    assert str(strange) not in told["path"]
+
+
 def test_variables_are_added_to_our_environment(program, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     monkeypatch.setenv("OURS", "stays")
