@@ -321,8 +321,7 @@ def test_a_stall_is_told_with_the_stacks():
 def test_a_signal_ends_the_training():
     actor = make_actor((1,))
     stop = actor._stop_request
-    stop._deferred = True
-    stop._hear(signal.SIGTERM, None)
+    stop._hear(signal.SIGTERM)
     with pytest.raises(ActorStoppedError):
         actor.take_batch()
     with pytest.raises(StopTraining):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
-import signal, sys, time
+import ctypes, signal, sys, time
 sys.path.insert(0, sys.argv[1])
 from a3c.system.stopping import StoppedError, StopRequest
 stop = StopRequest()
@@ -20,6 +21,10 @@ stop.listen()
 if sys.argv[2] == "deferred":
     stop.defer()
 print("ready", flush=True)
+if sys.argv[3:] == ["native"]:  # it locks a mutex twice, which no signal interrupts
+    libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+    while True:
+        libc.pthread_mutex_lock(mutex)
 try:
     while True:
         stop.check()
@@ -84,6 +89,20 @@ def test_a_second_one_ends_at_once():
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=10)
     assert process.returncode == 143
+
+
+def test_both_are_heard_while_the_main_thread_is_in_native_code():
+    process = start("deferred", "native")
+    try:
+        process.send_signal(signal.SIGINT)
+        assert select.select([process.stderr], [], [], 10)[0]
+        assert os.read(process.stderr.fileno(), 1000).startswith(b"\nSIGINT: stopping")
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 143
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_what_was_ignored_stays_ignored():
