@@ -96,7 +96,7 @@ class Config:
                       "record it; info, to read what it is; plot, to draw runs; doctor, to check this machine",
                       choices=TASKS)
     env: str | None = _flag(None, "task", "Atari environment id: Pong-v0, ALE/Pong-v5, BreakoutNoFrameskip-v4 ... "
-                            f"(default: what the --load file was trained on, else {DEFAULT_ENV})", of_the_run=True)
+                            f"(default: that of the --load file, without one {DEFAULT_ENV})", of_the_run=True)
     gpu: str | None = _flag(None, "task", "GPUs, a list such as 0 or 0,1, numbered within CUDA_VISIBLE_DEVICES if that "
                             "is set; of n > 1 the last ceil(n/2) infer, the rest train; -1: none, the CPU does it all "
                             "(default: GPU 0 if there is one)")

@@ -83,11 +83,14 @@ def parse_args(argv: list[str] | None = None) -> Config:
     given = {name: value for name, value in vars(make_parser().parse_args(argv)).items() if value is not None}
     given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
     for f in dataclasses.fields(Config):
+        flag = "--" + f.name.replace("_", "-")
+        values = given.get(f.name)
+        if "" in (values if isinstance(values, tuple) else (values,)):
+            raise UsageError(f"{flag} is given nothing: is a variable of your shell not set?")
         if f.name in given and not f.type.startswith("tuple"):
             try:
                 checked(f, given[f.name])
             except ValueError as error:
-                flag = "--" + f.name.replace("_", "-")
                 raise UsageError(f"{flag} {given[f.name]} is out of range: {error}") from None
     config = Config(**given)
     if config.resume:

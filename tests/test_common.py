@@ -50,3 +50,22 @@ def test_actions_are_chosen_as_the_flag_says(monkeypatch, tmp_path, shown, sampl
     if task == "eval":
         (evaluation,) = json.loads(Path(tmp_path / "out" / "eval.json").read_text())
         assert evaluation["protocol"].startswith(SAMPLED if sample else GREEDY)
+
+
+def test_an_evaluation_has_the_games_simulators_and_time_that_the_flags_say(monkeypatch, tmp_path):
+    told = {}
+
+    def record(policy, player_args, episodes, processes, seeds, **options):
+        told.update(options, processes=processes)
+        return Scores((1.0,))
+
+    monkeypatch.setattr(common, "evaluate", record)
+    monkeypatch.setattr(common, "FilePolicy", lambda model, cores: None)
+    monkeypatch.setattr(common, "usable_cores", lambda: 3)
+    agent = types.SimpleNamespace(path="Pong-v0.npz"), get_protocol("Pong-v0")
+    report = common.score_report.Report(tmp_path)
+    common._evaluate(*agent, Config(episode=1), StopRequest(), report, None)
+    assert (told["processes"], told["max_games"], told["step_timeout_s"]) == (6, None, 60)
+    flags = Config(episode=1, simulator_proc=2, num_envs=5, simulator_timeout=7.0)
+    common._evaluate(*agent, flags, StopRequest(), report, None)
+    assert (told["processes"], told["max_games"], told["step_timeout_s"]) == (2, 5, 7.0)

@@ -316,6 +316,14 @@ ERRORS = {
 }
 
 
+def test_a_training_from_weights_that_do_not_say_their_game_asks_for_it(trained, tmp_path):
+    plain = tmp_path / "plain.npz"
+    with np.load(trained / "Pong-v0.npz") as model:
+        np.savez(plain, **{name: model[name] for name in model.files if name != "metadata"})
+    out = run("--load", str(plain), "--output", str(tmp_path / "run"), status=2)
+    assert f"train-atari.py: {plain} does not say its game: add --env" in out
+
+
 def test_play_where_nobody_serves_the_display(trained):
     out = run("--task", "play", "--load", str(trained / "Pong-v0.npz"), status=2, DISPLAY=":4093", WAYLAND_DISPLAY="")
     assert "train-atari.py: no window can be opened on DISPLAY=:4093; watch in a browser with --watch PORT" in out

@@ -108,6 +108,12 @@ REFUSED = {  # and what the line must name
     "--ray local --frame-codec zip": "lz4",
     "--ray local --task play --load x.npz": "--ray",
     "--resume --task eval --load x.npz": "--resume",
+    "--env=": "--env is given nothing",
+    "--output=": "--output is given nothing",
+    "--ray=": "--ray is given nothing",
+    "--load=": "--load is given nothing",
+    "--task=": "--task",
+    "--gpu=": "--gpu is given nothing",
 }
 
 
@@ -118,7 +124,7 @@ def test_parse_args_refuses(line):
 
 @pytest.mark.parametrize(
     "gpus",
-    ["", ",", "0,", ",0", "a", "-1,0", "0,-1", "-2", "- 1", "cpu", "0 1", "1.0", "0x1", "0,0", "1,0,1", "0,00", "all"],
+    [",", "0,", ",0", "a", "-1,0", "0,-1", "-2", "- 1", "cpu", "0 1", "1.0", "0x1", "0,0", "1,0,1", "0,00", "all"],
 )
 def test_bad_gpu_lists(gpus):
     assert "--gpu 0,1, or --gpu -1 for the CPU" in refusal(f"--gpu={gpus}")

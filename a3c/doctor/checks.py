@@ -71,12 +71,11 @@ class Check(NamedTuple):
 
 def missing(requirements: Path = REQUIREMENTS) -> list[Check]:
     """The required packages that are not installed: nothing goes on without them."""
-    wanted = _read(requirements) | {"packaging": "packaging"}  # TensorFlow's, with which versions are compared
-    return [
-        Check("packages", FAIL, f"{name} is not installed", f"{PIP} '{requirement}'")
-        for name, requirement in wanted.items()
-        if not _installed(name)
-    ]
+    wanted = _read(requirements)
+    names = absent(requirements)
+    if not _installed("packaging"):  # TensorFlow's, with which versions are compared
+        names.append("packaging")
+    return [Check("packages", FAIL, f"{name} is not installed", f"{PIP} '{wanted.get(name, name)}'") for name in names]
 
 
 def packages(requirements: Path = REQUIREMENTS) -> list[Check]:
@@ -94,8 +93,14 @@ def packages(requirements: Path = REQUIREMENTS) -> list[Check]:
         if found is None or not need.specifier.contains(found, prereleases=True):
             text = f"{who} needs {need.name}{need.specifier}, {found or 'nothing'} is installed"
             wrong.append(Check("packages", FAIL, text, f"{PIP} '{need.name}{need.specifier}'"))
+    others, gone = [], absent(requirements)
+    for name, requirement in _read(requirements).items():
+        if not (name in gone or _installed(name)):
+            text = f"{name} is not installed, another package brings its module {module_of(name)}"
+            remedy = f"if something fails, uninstall that one and type {PIP} '{requirement}'"
+            others.append(Check("packages", WARN, text, remedy))
     text = f"Python {sys.version.split()[0]}, TensorFlow {_installed('tensorflow')}; all {len(wanted)} as tested"
-    return wrong or [Check("packages", OK, text)]
+    return wrong + others or [Check("packages", OK, text)]
 
 
 def load(requirements: Path = REQUIREMENTS) -> None:

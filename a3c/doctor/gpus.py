@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from a3c.config import NO_GPU, Config
 from a3c.doctor.checks import FAIL, OK, WARN, Check, tensorflow_versions
 from a3c.errors import first_line, problem
 from a3c.system.gpu import Gpu
-from a3c.system.machine import PIP
+from a3c.system.machine import PIP, named_gpus
 from a3c.system.processes import start_program
 
 Version = tuple[int, ...]
@@ -73,9 +74,16 @@ def look(config: Config, cards: list[Gpu], num_gpus: int) -> list[Check]:
         driver(cards, libraries.driver_cuda, build, bad),
         cuda(libraries, build, bad),
         *(capability(name, tuple(version), built, bad) for name, version in sorted(seen)),
-        *(memory(card, config) for card in cards[:1] if num_gpus),
+        *(memory(card, config) for card in chosen(cards, os.environ.get("CUDA_VISIBLE_DEVICES")) if num_gpus),
         *found,
     ]
+
+
+def chosen(cards: list[Gpu], visible: str | None) -> list[Gpu]:
+    """The cards of CUDA_VISIBLE_DEVICES, by their numbers; all of them where it does not tell."""
+    names = named_gpus(visible) or ()
+    numbers = [int(name) for name in names if name.isdecimal() and int(name) < len(cards)]
+    return [cards[number] for number in numbers] if numbers else cards
 
 
 def driver(cards: list[Gpu], runs: Version | None, build: dict, bad: str) -> Check:
@@ -148,7 +156,7 @@ def memory(card: Gpu, config: Config) -> Check:
     needed = _CONTEXT_BYTES + STATE_BYTES * (_LEARNED_STATES * config.batch_size + inferred)
     free = min(card.memory_bytes - card.used_bytes, card.memory_bytes // 2)
     text = (
-        f"{card.memory_bytes / 1e9:,.1f} GB, {card.used_bytes / 1e9:,.1f} GB in use; a run may take half, "
+        f"{card.name}: {card.memory_bytes / 1e9:,.1f} GB, {card.used_bytes / 1e9:,.1f} GB in use; a run may take half, "
         f"and needs about {needed / 1e9:,.1f} GB (computed)"
     )
     if free >= needed:

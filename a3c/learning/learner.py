@@ -50,7 +50,7 @@ from a3c.system.stopping import StopRequest
 from a3c.watch.server import listen
 from a3c.watch.watcher import Watcher
 from a3c.weights.checkpoints import saved_steps
-from a3c.weights.model_file import ModelFile, check_model, read_model
+from a3c.weights.model_file import ModelFile, check_model, environment_of, read_model
 from a3c.weights.paths import choose
 from atari_wrapper import Protocol, get_protocol
 
@@ -75,7 +75,7 @@ def train(config: Config, stop: StopRequest) -> None:
         UsageError: the flags, the model file, the output directory or the page's port cannot be used.
     """
     model_file = read_model(choose(config.model)) if config.model else None
-    env = config.env or (model_file and model_file.metadata.get("env")) or DEFAULT_ENV
+    env = config.env or (environment_of(model_file, None) if model_file else DEFAULT_ENV)
     protocol = get_protocol(env)
     print(protocol, flush=True)
     if model_file is not None:

@@ -7,6 +7,7 @@ first update leaves nothing behind.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 from collections.abc import Iterator
@@ -98,8 +99,10 @@ class RunDirectory:
 
     def begin(self) -> None:
         """Write the configuration: the run stands. Raises UsageError if that cannot be."""
-        with output_errors_told(self.path), whole_file(self.path / CONFIG_FILE) as file:
-            file.write(self._config.as_json())
+        path = self.path / CONFIG_FILE
+        config = dataclasses.replace(self._config, load=_load_of(path)) if self._config.resume else self._config
+        with output_errors_told(self.path), whole_file(path) as file:
+            file.write(config.as_json())
         self._begun = True
 
     def _remove_all_but(self, before: set[Path]) -> None:
@@ -109,6 +112,13 @@ class RunDirectory:
         for path in ours - before:
             with contextlib.suppress(OSError):
                 path.unlink()
+
+
+def _load_of(config: Path) -> tuple[str, ...]:
+    """The weights that a run was begun from, as its configuration says."""
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return tuple(json.loads(config.read_text()).get("load", ()))
+    return ()
 
 
 def _is_of_a_run(config: Path) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from a3c.cluster.cluster import Cluster
 from a3c.config import spread
+from a3c.errors import RunError
 from a3c.playing.episode import ChooseActions, Policy, greedy_actions
 from a3c.reports.scores import Scores
 from a3c.seeds import Seeds
@@ -82,7 +83,7 @@ def evaluate(
         cluster: whose hosts play; by default this machine does.
 
     Raises:
-        RuntimeError: no simulator made a step for four times as long.
+        RunError: no simulator made a step for four times as long.
         SimulatorClosedError: the window that a game was shown in was closed.
     """
     games = min(episodes, max_games or _GAMES_PER_SIMULATOR * processes)
@@ -102,7 +103,7 @@ def evaluate(
             now = running_s()
             if step is None:
                 if now - newest > _STALL_STEPS * step_timeout_s:
-                    raise RuntimeError(f"no simulator made a step for {_STALL_STEPS * step_timeout_s:g} s")
+                    raise RunError(f"no simulator made a step for {_STALL_STEPS * step_timeout_s:g} s")
                 continue
             newest = now
             block = blocks[step.index]

@@ -77,7 +77,7 @@ class Overlay:
 
     def _draw_curve(self, picture: np.ndarray, left: int, right: int, top: int, bottom: int) -> None:
         low = min(0.0, *self._values)
-        high = max(low + 0.1, *self._values)
+        high = max(0.0, low + 0.1, *self._values)
 
         def y(value: float) -> int:
             return round(top + (bottom - top) * (high - value) / (high - low))

@@ -10,6 +10,11 @@ from tqdm import tqdm
 _EVERY_S = 1.0
 
 
+def tell(line: str) -> None:
+    """Print a line, which a pipe gets at once."""
+    print(line, flush=True)
+
+
 class EpisodeProgress:
     """Tells of episodes as they end. A context manager; one thread uses it.
 
@@ -29,9 +34,10 @@ class EpisodeProgress:
         self.scores.append(score)
         line = f"episode {len(self.scores)} of {self._episodes}: score {score:.10g}{detail} | {self._summary()}"
         if self._bar is None:
-            print(line, flush=True)
+            tell(line)
         else:
             self._bar.write(line, file=sys.stdout)
+            sys.stdout.flush()
             self._show("")
 
     def tick(self, detail: str = "") -> None:

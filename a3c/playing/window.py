@@ -9,6 +9,7 @@ from collections.abc import Callable
 from a3c.errors import UsageError
 from a3c.playing.episode import ChooseActions, Policy, greedy_actions
 from a3c.playing.evaluation import evaluate
+from a3c.playing.progress import tell
 from a3c.seeds import Purpose, Seeds
 from a3c.simulation.master import SimulatorClosedError
 from a3c.system.machine import no_window
@@ -20,7 +21,7 @@ def play(
     episodes: int,
     seed: int,
     choose: ChooseActions = greedy_actions,
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] = tell,
     check_stop: Callable[[], None] = lambda: None,
 ) -> None:
     """Show the agent play in a window, at the game's own speed, until the window is closed or ``check_stop`` raises.

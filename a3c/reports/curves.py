@@ -29,7 +29,7 @@ FILE = "learning_curve.png"
 _MARGINS = {"left": 0.065, "right": 0.99, "top": 0.93, "bottom": 0.085, "wspace": 0.25, "hspace": 0.25}
 # What does not change how a run learns.
 _NO_SETTING = {
-    "task", "seed", "gpu", "load", "output", "resume", "watch", "overlay", "episode", "max_epoch", "max_to_keep",
+    "task", "seed", "gpu", "output", "resume", "watch", "overlay", "episode", "max_epoch", "max_to_keep",
     "eval_every", "eval_episode", "steps_per_epoch", "simulator_timeout", "stall_timeout",
 }  # fmt: skip
 _MAX_NAMED = 2  # settings that a label names; of more differences the directory's name tells
@@ -147,8 +147,12 @@ def _label(settings: dict, differing: list[str], runs: list[Run]) -> str:
     if len(differing) > _MAX_NAMED:
         label = runs[0].directory.name
     else:
-        named = [f"--{name.replace('_', '-')} {settings[name]}" for name in differing if name != "env"]
-        label = ", ".join([str(settings["env"]), *named])
+        named = {f"--{name.replace('_', '-')}": settings[name] for name in differing if name != "env"}
+        if named.get("--load"):
+            named["--load"] = " ".join(map(str, named["--load"]))
+        else:
+            named.pop("--load", None)
+        label = ", ".join([str(settings["env"]), *(f"{flag} {value}" for flag, value in named.items())])
     label = label.replace("$", r"\$")  # between two of them would be a formula
     return f"{label}, {len(runs)} seeds" if len(runs) > 1 else label
 

@@ -80,7 +80,7 @@ class Evaluation(NamedTuple):
             "min": scores.min,
             "max": scores.max,
             "published": published,
-            "ratio": scores.mean / published if published else None,
+            "ratio": scores.mean / published if published and published > 0 else None,  # below 0 it would tell nothing
             "scores": scores.scores,
             "protocol": f"{self.policy}; {self.protocol}",
         }

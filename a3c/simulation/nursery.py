@@ -19,6 +19,7 @@ import select
 import socket
 from typing import NamedTuple
 
+from a3c.errors import RunError
 from a3c.system.processes import ONE_THREAD, start_program, wait_or_kill
 
 _MESSAGE_BYTES = 1 << 16
@@ -62,13 +63,13 @@ class Nursery:
         """The simulators that ended since the last call; does not wait.
 
         Raises:
-            RuntimeError: the nursery itself is gone.
+            RunError: the nursery itself is gone.
         """
         found = []
         while select.select([self._socket], [], [], 0)[0]:
             packet = receive_packet(self._socket)
             if not packet:
-                raise RuntimeError(f"the nursery of the simulators ended with status {self._process.wait()}")
+                raise RunError(f"the nursery of the simulators ended with status {self._process.wait()}")
             found.append(Exit(*json.loads(packet)))
         return found
 

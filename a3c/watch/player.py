@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from a3c.errors import UsageError
 from a3c.playing.episode import ChooseActions, Policy, Step, greedy_actions, play_episode
+from a3c.playing.progress import tell
 from a3c.seeds import Purpose, Seeds
 from a3c.system.machine import quiet_stderr
 from a3c.watch.server import Broadcast, Server
@@ -124,7 +125,7 @@ def play(
     episodes: int,
     seed: int,
     choose: ChooseActions = greedy_actions,
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] = tell,
     check_stop: Callable[[], None] = lambda: None,
 ) -> None:
     """Show the agent play on the page, until so many episodes are over or ``check_stop`` raises."""

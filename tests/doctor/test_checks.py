@@ -54,6 +54,13 @@ def test_a_missing_package_is_named(requirements):
     told(check, FAIL, "no-such-package is not installed", "pip install 'no-such-package>=2,<3'")
 
 
+def test_a_package_of_another_name_that_brings_the_module_is_told(requirements):
+    text = requirements("numpy>=1\nmultiprocessing>=2\n")  # a module here, and no package
+    assert checks.missing(text) == []
+    (check,) = checks.packages(text)
+    told(check, WARN, "multiprocessing is not installed, another package brings its module")
+
+
 def test_a_version_out_of_range_is_told_with_the_range(requirements):
     version = importlib.metadata.version("numpy")
     (check,) = checks.packages(requirements("psutil>=1\nnumpy>=1,<1.5\nno-such-package\n"))

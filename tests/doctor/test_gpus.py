@@ -9,7 +9,7 @@ from pathlib import Path
 from a3c.config import Config
 from a3c.doctor import gpus
 from a3c.doctor.checks import FAIL, OK, WARN, Check
-from a3c.doctor.gpus import Libraries, capability, compared, convolution, cuda, driver, libraries_there, memory
+from a3c.doctor.gpus import Libraries, capability, chosen, compared, convolution, cuda, driver, libraries_there, memory
 from a3c.system.gpu import parse
 
 import pytest
@@ -126,6 +126,16 @@ def test_memory(total, used, status):
 
 def test_memory_that_is_not_told():
     told(memory(CARD._replace(memory_bytes=None), CONFIG), OK, "does not tell")
+
+
+@pytest.mark.parametrize(
+    ("visible", "numbers"),
+    [("1", [1]), ("2,0", [2, 0]), (None, [0, 1, 2]), ("GPU-abc", [0, 1, 2]), ("7", [0, 1, 2]), ("1,GPU-abc", [1])],
+)
+def test_memory_is_that_of_the_cards_that_the_run_takes(visible, numbers):
+    cards = [CARD._replace(name=f"card {number}") for number in range(3)]
+    assert [card.name for card in chosen(cards, visible)] == [f"card {number}" for number in numbers]
+    told(memory(cards[1], CONFIG), OK, "card 1: ")
 
 
 # convolution

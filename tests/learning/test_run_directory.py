@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 from a3c.config import Config
@@ -59,6 +60,15 @@ def test_a_run_that_was_trained_stays_and_is_continued(tmp_path):
     with again.claimed():
         assert again.checkpoint == str(path / "model-0")
     assert {"config.json", "model-0.index", "Pong-v0.npz"} <= names(path)
+
+
+def test_a_run_that_is_resumed_still_says_what_it_began_with(tmp_path):
+    path = tmp_path / "run"
+    train(RunDirectory(config_of(path, load=("weights.npz",))))
+    for _ in range(2):
+        train(RunDirectory(config_of(path, resume=True)))
+        assert json.loads((path / "config.json").read_text())["load"] == ["weights.npz"]
+        assert config_of(path, resume=True).saved().load == ()  # and loads none
 
 
 def test_nothing_is_left_by_a_run_that_never_trained(tmp_path):

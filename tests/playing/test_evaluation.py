@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from a3c.errors import UsageError
+from a3c.errors import RunError, UsageError
 from a3c.playing import evaluation, window
 from a3c.playing.episode import greedy_actions, play_episode, sampled_actions
 from a3c.playing.evaluation import evaluate
@@ -171,7 +171,7 @@ def test_silent_simulators_end_an_evaluation(monkeypatch):
     master = SilentMaster()
     monkeypatch.setattr(evaluation, "Nursery", lambda: None)
     monkeypatch.setattr(evaluation, "SimulatorMaster", lambda *_: master)
-    with pytest.raises(RuntimeError, match="no simulator made a step"):
+    with pytest.raises(RunError, match="no simulator made a step"):
         evaluate(uniform_policy, {}, episodes=1, processes=1, seeds=SEEDS, step_timeout_s=0.05)
     assert master.closed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from a3c.playing import video
 from a3c.playing.episode import Step
-from a3c.playing.overlay import SCALE, Overlay
+from a3c.playing.overlay import _LINE, SCALE, Overlay
 from a3c.seeds import Purpose, Seeds
 from atari_wrapper import STATE_SHAPE, make_player
 
@@ -75,6 +75,16 @@ def test_the_curve_grows_with_the_steps():
     inked = [int((picture[SCALE * 100 :] == (86, 180, 233)).all(axis=2).sum()) for picture in pictures]
     assert inked == sorted(inked)
     assert inked[-1] > inked[1]
+
+
+def test_the_zero_line_stays_below_the_actions_where_all_values_are_negative():
+    drawing = Overlay(FRAME.shape[:2], ACTIONS)
+    for value in (-3.0, -0.6):
+        picture = panel(drawing.draw(FRAME, step(value=value), 0))
+    gray = np.abs(picture.astype(int) - np.array(_LINE)).max(axis=2) < 8
+    rows = np.flatnonzero(gray.mean(axis=1) > 0.5)
+    assert rows.size
+    assert rows.min() > SCALE * 60  # where the curve begins
 
 
 def test_eighteen_actions_leave_room_for_the_curve():

@@ -67,6 +67,11 @@ def test_of_many_differences_the_directory_tells(make_run):
     assert labels(*runs) == {"a": ["a"], "b": ["b"]}
 
 
+def test_a_run_that_began_with_trained_weights_is_no_seed_of_one_that_did_not(make_run):
+    runs = [make_run("a"), make_run("b", seed=1, load=("models/Pong-v0.npz",))]
+    assert labels(*runs) == {"Pong-v0": ["a"], "Pong-v0, --load models/Pong-v0.npz": ["b"]}
+
+
 def test_a_run_from_before_a_flag_was_there_had_its_default(make_run):
     old, new = make_run("old"), make_run("new")
     saved = json.loads((old / "config.json").read_text())

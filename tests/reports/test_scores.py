@@ -67,6 +67,12 @@ def test_what_there_is_none_of_is_none(absent):
     assert OTHER.record()[absent] is None
 
 
+def test_a_published_score_below_zero_has_no_ratio():
+    record = PONG._replace(protocol=dataclasses.replace(PROTOCOL, env="JourneyEscape-v0")).record()
+    assert record["published"] < 0
+    assert record["ratio"] is None
+
+
 def report(evaluations: list[Evaluation], directory: Path, tell=lambda text: None) -> None:
     report = Report(directory, tell)
     for evaluation in evaluations:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from a3c.errors import RunError
 from a3c.simulation.master import SimulatorClosedError, SimulatorError
 from a3c.simulation.messages import (
     StepBlock,
@@ -170,5 +171,5 @@ def test_dead_nursery_is_an_error(start):
     master, _ = start((1,), HANGING)
     nursery, _ = wait_for_descendants(2)
     nursery.kill()
-    with pytest.raises(RuntimeError, match="nursery"):
+    with pytest.raises(RunError, match="nursery"):
         master.receive(DEADLINE_S)

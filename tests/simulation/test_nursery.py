@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 
+from a3c.errors import RunError
 from a3c.simulation import nursery as nursery_module
 from a3c.simulation.messages import SimulatorSpec
 from a3c.simulation.nursery import Exit, Nursery
@@ -129,7 +130,7 @@ def test_killed_nursery_takes_its_simulators_along(nursery, spec):
     parent.kill()
     wait_until(lambda: not alive(simulators), timeout_s=3)
     assert select.select([nursery], [], [], 15)[0]
-    with pytest.raises(RuntimeError, match="status -9"):
+    with pytest.raises(RunError, match="status -9"):
         nursery.exits()
 
 
