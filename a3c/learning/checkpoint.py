@@ -45,16 +45,12 @@ def _reason(error: Exception) -> str:
 
 
 class Checkpointer(Callback):
-    """Saves all variables: at first, after each epoch, and when the run ends early. On the trainer's thread.
-
-    Attributes:
-        saved: whether the newest save succeeded.
-    """
+    """Saves all variables: at first, after each epoch, and when the run ends early. On the trainer's thread."""
 
     def __init__(self, directory: Path, max_to_keep: int, actor: Actor, stop: StopRequest):
         """A stop or a failure of ``actor`` is the early end: the weights are good."""
         self._directory, self._max_to_keep, self._actor, self._stop = directory, max_to_keep, actor, stop
-        self.saved = True
+        self._saved = True  # the newest save succeeded
 
     def _setup_graph(self):
         # It is to keep none of its own accord: it does not know of those from before a resume.
@@ -70,17 +66,26 @@ class Checkpointer(Callback):
         self._save()
 
     def _after_train(self):
-        if self._stop.signal or self._actor.failed or not self.saved:
+        if self._stop.signal or self._actor.failed or not self._saved:
             self._save()
+
+    def raise_loss(self) -> None:
+        """Raise RunError if the newest save failed: after training, what it was to save is lost."""
+        if not self._saved:
+            raise RunError(
+                f"the last checkpoint could not be written: what was learned after that of step "
+                f"{max(saved_steps(self._directory), default=0)} is lost. Make room in {self._directory}, or make it "
+                "writable; --resume goes on from there"
+            )
 
     def _save(self) -> None:
         session = self.trainer.sess
         if not session.run(self._weights_are_finite):
             raise RunError(f"the weights are not finite after update step {self.global_step}: they are not saved")
-        self.saved = False
+        self._saved = False
         with disk_errors_told("the checkpoint"):
             self._saver.save(session, str(self._directory / NAME), self.global_step, write_meta_graph=False)
-            self.saved = True
+            self._saved = True
             logger.info(f"Checkpoint of step {self.global_step} saved.")
         remove_old(self._directory, self._max_to_keep)
 

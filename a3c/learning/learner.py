@@ -49,7 +49,6 @@ from a3c.system.machine import usable_cores
 from a3c.system.stopping import StopRequest
 from a3c.watch.server import listen
 from a3c.watch.watcher import Watcher
-from a3c.weights.checkpoints import saved_steps
 from a3c.weights.model_file import ModelFile, check_model, environment_of, read_model
 from a3c.weights.paths import choose
 from atari_wrapper import Protocol, get_protocol
@@ -167,12 +166,7 @@ def _train(
             starting_epoch=begin.epoch,
             max_epoch=config.max_epoch,
         )
-        if not checkpointer.saved:
-            raise RunError(
-                f"the last checkpoint could not be written: what was learned after that of step "
-                f"{max(saved_steps(directory.path), default=0)} is lost. Make room in {directory.path}, or make it "
-                "writable; --resume goes on from there"
-            )
+        checkpointer.raise_loss()
         actor.raise_failure()
     finally:
         actor.close()

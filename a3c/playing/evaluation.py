@@ -75,9 +75,9 @@ def evaluate(
         processes: simulator processes, at most.
         seeds: of the games and the random actions.
         player: ``module:function`` that makes one game.
+        max_games: games that play at the same time, at most; by default 8 for each process.
         step_timeout_s: after which a simulator is replaced, as in ``SimulatorMaster``.
         choose: makes actions of the policy's probabilities.
-        max_games: games that play at the same time, at most; by default 8 for each process.
         on_episode: told the score of each episode when it ends.
         check_stop: called between steps; what it raises ends the evaluation.
         cluster: whose hosts play; by default this machine does.

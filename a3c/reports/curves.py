@@ -147,12 +147,13 @@ def _label(settings: dict, differing: list[str], runs: list[Run]) -> str:
     if len(differing) > _MAX_NAMED:
         label = runs[0].directory.name
     else:
-        named = {f"--{name.replace('_', '-')}": settings[name] for name in differing if name != "env"}
-        if named.get("--load"):
-            named["--load"] = " ".join(map(str, named["--load"]))
-        else:
-            named.pop("--load", None)
-        label = ", ".join([str(settings["env"]), *(f"{flag} {value}" for flag, value in named.items())])
+        named = []
+        for name in differing:
+            value = settings[name]
+            text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+            if text and name != "env":
+                named.append(f"--{name.replace('_', '-')} {text}")
+        label = ", ".join([str(settings["env"]), *named])
     label = label.replace("$", r"\$")  # between two of them would be a formula
     return f"{label}, {len(runs)} seeds" if len(runs) > 1 else label
 
