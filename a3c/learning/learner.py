@@ -179,7 +179,7 @@ def _failures_told() -> Iterator[None]:
     try:
         yield
     except ClusterLostError as error:
-        raise RunError(f"{error}: what was learned is saved, --resume goes on") from None
+        raise RunError(f"{error}: --resume goes on from the newest checkpoint") from None
     except Exception as error:
         cause = error.__cause__ or error  # of a failure of the actor's threads
         if not isinstance(cause, (MemoryError, tf.errors.ResourceExhaustedError)):

@@ -30,7 +30,7 @@ def test_the_end_of_memory_is_told_with_what_to_do_whoever_meets_it(error, told,
 
 
 def test_a_lost_cluster_is_told():
-    with pytest.raises(RunError, match="fake: gone: what was learned is saved, --resume goes on"), _failures_told():
+    with pytest.raises(RunError, match="fake: gone: --resume goes on from the newest checkpoint"), _failures_told():
         raise ClusterLostError("fake: gone")
 
 
