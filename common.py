@@ -12,7 +12,7 @@ from a3c.learning import devices
 from a3c.playing import video, window
 from a3c.playing.episode import GREEDY, SAMPLED, ChooseActions, greedy_actions, sampled_actions
 from a3c.playing.evaluation import evaluate
-from a3c.playing.progress import EpisodeProgress
+from a3c.playing.progress import EpisodeProgress, tell
 from a3c.reports import scores as score_report
 from a3c.seeds import Purpose, Seeds
 from a3c.system.files import output_directory
@@ -31,7 +31,6 @@ def _check_agent(path: str, config: Config) -> tuple[ModelFile, Protocol]:
     """A model file and its protocol, checked against the flags. Raises UsageError."""
     model = read_model(path)
     protocol = get_protocol(environment_of(model, config.env))
-    print(protocol, flush=True)
     check_model(model, protocol, config.network)
     return model, protocol
 
@@ -39,6 +38,7 @@ def _check_agent(path: str, config: Config) -> tuple[ModelFile, Protocol]:
 def _load_agent(path: str, config: Config) -> tuple[Protocol, FilePolicy]:
     """A model file's protocol and policy. Raises UsageError as ``_check_agent`` does."""
     model, protocol = _check_agent(path, config)
+    tell(str(protocol))
     devices.usable_gpus(config)
     return protocol, FilePolicy(model, usable_cores())
 
@@ -60,7 +60,7 @@ def play(config: Config, stop: StopRequest) -> None:
         window.play(policy, protocol.env, config.episode, config.seed, choose_actions, check_stop=stop.check)
         return
     listener = server.listen(config.watch)
-    print(f"watch it at {server.address(listener)}", flush=True)
+    tell(f"watch it at {server.address(listener)}")
     protocol, policy = _load_agent(choose(config.model), config)
     player.play(listener, policy, protocol.env, config.episode, config.seed, choose_actions, check_stop=stop.check)
 
@@ -98,6 +98,7 @@ def _evaluate(
     report: score_report.Report,
     cluster: Cluster | None,
 ) -> None:
+    tell(f"{model.path}, {protocol}")
     scores, (choose_actions, words) = None, _choice(config)
     with EpisodeProgress(config.episode) as progress:
 
@@ -124,7 +125,7 @@ def _evaluate(
             if scores.scores:
                 report.add(score_report.Evaluation(model.path, protocol, words, scores, config.episode))
             if len(scores.scores) < config.episode:
-                print(f"{model.path}: {len(scores.scores)} of {config.episode} episodes have ended", flush=True)
+                tell(f"{model.path}: {len(scores.scores)} of {config.episode} episodes have ended")
 
 
 TASKS = {"play": play, "dump_video": dump_video, "eval": evaluate_models}

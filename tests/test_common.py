@@ -69,3 +69,21 @@ def test_an_evaluation_has_the_games_simulators_and_time_that_the_flags_say(monk
     flags = Config(episode=1, simulator_proc=2, num_envs=5, simulator_timeout=7.0)
     common._evaluate(*agent, flags, StopRequest(), report, None)
     assert (told["processes"], told["max_games"], told["step_timeout_s"]) == (2, 5, 7.0)
+
+
+def test_each_model_is_told_before_its_episodes(monkeypatch, tmp_path, capsys):
+    def fake_evaluation(*args, on_episode, **options):
+        on_episode(3.0)
+        return Scores((3.0,))
+
+    games = {"a.npz": get_protocol("Pong-v0"), "b.npz": get_protocol("Breakout-v0")}
+    monkeypatch.setattr(common, "evaluate", fake_evaluation)
+    monkeypatch.setattr(common, "_check_agent", lambda path, config: (types.SimpleNamespace(path=path), games[path]))
+    monkeypatch.setattr(common, "expand", list)
+    monkeypatch.setattr(common, "FilePolicy", lambda model, cores: None)
+    monkeypatch.setattr(common.devices, "usable_gpus", lambda config: ())
+    config = Config(task="eval", load=tuple(games), output=(str(tmp_path / "out"),), episode=1)
+    common.evaluate_models(config, StopRequest())
+    lines = [line[:15] for line in capsys.readouterr().out.splitlines()]
+    heads = [line for line in lines if line in ("a.npz, Pong-v0:", "b.npz, Breakout", "episode 1 of 1:")]
+    assert heads == ["a.npz, Pong-v0:", "episode 1 of 1:", "b.npz, Breakout", "episode 1 of 1:"]
