@@ -80,7 +80,7 @@ def evaluate_models(config: Config, stop: StopRequest) -> None:
     alone = config.output or len(agents) == 1
     directory = _directory(config, agents[0][1]) if alone else Path(_EVALUATIONS)
     devices.usable_gpus(config)
-    cluster_or_none = Cluster(config) if config.ray else contextlib.nullcontext()
+    cluster_or_none = Cluster(config, check_stop=stop.check) if config.ray else contextlib.nullcontext()
     with output_directory(directory, "eval"), cluster_or_none as cluster:
         report = score_report.Report(directory)
         try:

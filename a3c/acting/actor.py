@@ -149,7 +149,7 @@ class Actor:
 
         Raises:
             ActorStoppedError: the run stops.
-            StallError: there was none for ``--stall-timeout``.
+            StallError: there was none for ``--stall-timeout``, while a host was there.
             RuntimeError: a thread of the actor failed.
         """
         waits, since = self._waits(), running_s()
@@ -161,6 +161,8 @@ class Actor:
             make_batch = self._batches.get(_POLL_S)
             self.learner_wait_s += time.perf_counter() - start
             if make_batch is None:
+                if self._master.hosts_away:
+                    waits, since = self._waits(), running_s()
                 waited_s = running_s() - since
                 if waited_s > self._config.stall_timeout:
                     self._failure = self._stalled(self._blocked_stage(waits, waited_s))

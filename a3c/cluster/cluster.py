@@ -22,12 +22,15 @@ from a3c.errors import RunError, UsageError
 from a3c.simulation.master import SimulatorMaster
 from a3c.simulation.nursery import Exit, receive_packet
 from a3c.simulation.remote import RemoteWire, missing_packages
+from a3c.system.clock import running_s
 from a3c.system.machine import PIP, usable_cores
 from a3c.system.processes import start_program, wait_or_kill
 
 REQUIREMENTS = "requirements-ray.txt"
 _JOIN_TIMEOUT_S = 60.0
 _CLOSE_TIMEOUT_S = 10.0
+_LOOK_EVERY_S = 0.5
+_WAITING_EVERY_S = 30.0
 _HEAD_GONE_S = 30.0  # Ray starts a head again in less, where it is set up to
 _log = logging.getLogger(__name__)
 
@@ -70,19 +73,25 @@ class Cluster:
         round_trip_s: to the farthest node, when the cluster was joined.
     """
 
-    def __init__(self, config: Config, on_lost: Callable[[str], None] = lambda reason: None):
+    def __init__(
+        self,
+        config: Config,
+        on_lost: Callable[[str], None] = lambda reason: None,
+        check_stop: Callable[[], None] = lambda: None,
+    ):
         """Join the cluster.
 
         Args:
             config: ``ray``, ``hosts``, ``host_cores``, ``listen`` and ``frame_codec`` are read.
             on_lost: called, by whichever thread finds out, when the cluster is gone; it is told why.
+            check_stop: called while Ray is waited for; what it raises ends that.
 
         Raises:
             UsageError: packages are missing, or the cluster cannot be joined.
         """
         if missing := missing_packages():
             raise UsageError(f"--ray needs {' and '.join(missing)}: type {PIP} -r {REQUIREMENTS}")
-        self._on_lost, self._codec = on_lost, config.frame_codec
+        self._on_lost, self._check_stop, self._codec = on_lost, check_stop, config.frame_codec
         self._nurseries = 0
         self._training: ClusterNursery | None = None
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -127,7 +136,8 @@ class Cluster:
         """
         simulators = len(envs_per_simulator)
         wire = RemoteWire(self._listen, self._codec)
-        nursery = ClusterNursery(self._open(simulators, fixed), simulators if fixed else None, wire, self._on_lost)
+        sock, tells = self._open(simulators, fixed), fixed or self._training is None
+        nursery = ClusterNursery(sock, simulators if fixed else None, wire, self._on_lost, tells)
         if fixed:
             self._training = nursery
         return SimulatorMaster(nursery, envs_per_simulator, player_args, *args, wire=wire, **options)
@@ -161,10 +171,13 @@ class Cluster:
         with self._lost_told():
             if request is not None:
                 self._control.send(json.dumps(request).encode())
-            if not select.select([self._control], [], [], timeout_s)[0]:
-                raise RunError(
-                    f"--ray: Ray has not answered within {timeout_s:g} s: does ray status work on this machine?"
-                )
+            deadline = running_s() + timeout_s
+            while not select.select([self._control], [], [], _LOOK_EVERY_S)[0]:
+                self._check_stop()
+                if running_s() > deadline:
+                    raise RunError(
+                        f"--ray: Ray has not answered within {timeout_s:g} s: does ray status work on this machine?"
+                    )
             packet = receive_packet(self._control)
         if not packet:
             raise RunError(f"--ray: the driver of the cluster ended with status {self._process.wait()}")
@@ -198,8 +211,17 @@ class ClusterNursery:
         simulators: how many have fixed hosts; None if any host takes them.
     """
 
-    def __init__(self, sock: socket.socket, simulators: int | None, wire: RemoteWire, on_lost: Callable[[str], None]):
-        self._socket, self._wire, self._on_lost = sock, wire, on_lost
+    def __init__(
+        self,
+        sock: socket.socket,
+        simulators: int | None,
+        wire: RemoteWire,
+        on_lost: Callable[[str], None],
+        tells: bool = True,
+    ):
+        """``tells``: it says which hosts come and go; an evaluation's does not, beside that of the training."""
+        self._socket, self._wire, self._on_lost, self._tells = sock, wire, on_lost, tells
+        self._waiting_s = running_s()  # since when no host is up, or since that was told
         self._reason = "the process that speaks Ray has ended"
         self.hosts: tuple[HostState, ...] = ()
         self.lost = 0
@@ -257,10 +279,14 @@ class ClusterNursery:
             self._send({"admitted": sorted(keys)})
 
     def _tell(self, before: tuple[HostState, ...]) -> None:
-        """Say which hosts came and went; not for an evaluation, beside which the training's nursery says it."""
-        hosts = self.hosts
-        if self.simulators is None:
+        hosts, now = self.hosts, running_s()
+        if not self._tells:
             return
+        if any(host.state == UP for host in hosts):
+            self._waiting_s = now
+        elif now - self._waiting_s > _WAITING_EVERY_S:
+            self._waiting_s = now
+            _log.warning("waiting for a host: %s; ray status says what the cluster has", describe(hosts))
         for number, (host, was) in enumerate(zip(hosts, before or len(hosts) * [None], strict=True)):
             if host.state == UP and (was is None or was.state != UP or was.key != host.key):
                 _log.warning("host %d is up on %s: %s", number, host.ip, describe(hosts))

@@ -142,6 +142,10 @@ class Driver:
             self._pulse.look_at(host.node, self._cluster.port_of(host.node))
             self._tell_hosts()
             self._place()
+        elif answer["key"] != host.key:  # it was started anew, while nobody called it for long
+            self._lose(host, PENDING)
+            self._call_hello(host)
+            return
         elif host.state == SILENT:  # its simulators were given up: what still plays there is ended first
             self._call_hello(host)
             return

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 
+from a3c.errors import RunError
 from a3c.simulation.nursery import Nursery
 from a3c.system.machine import core_seconds
 
@@ -52,9 +53,18 @@ class SimulatorHost:
             wait_s: seconds to wait for an end at most.
 
         Returns:
-            ``exits``, a list of ``[owner, index, life, status]``, and ``core_seconds`` of this node.
+            ``key``, this host's public one, ``exits``, a list of ``[owner, index, life, status]``, and
+            ``core_seconds`` of this node.
         """
         self._called_s = time.monotonic()
+        try:
+            exits = self._turn(commands, wait_s)
+        except RunError as error:  # a nursery is gone: so is this host, and Ray makes a new one
+            print(error, file=sys.stderr, flush=True)
+            os._exit(1)
+        return {"key": self._public_key, "exits": exits, "core_seconds": core_seconds()}
+
+    def _turn(self, commands: list, wait_s: float) -> list:
         for kind, owner, *argument in commands:
             if kind == "close":
                 self._close(owner)
@@ -68,14 +78,7 @@ class SimulatorHost:
             elif nursery is not None:
                 nursery.kill(*argument)
         select.select(list(self._nurseries.values()), [], [], wait_s)
-        exits = []
-        for owner, nursery in self._nurseries.items():
-            try:
-                exits += [[owner, *exit_] for exit_ in nursery.exits()]
-            except RuntimeError as error:  # the nursery is gone: so is this host, and Ray makes a new one
-                print(error, file=sys.stderr, flush=True)
-                os._exit(1)
-        return {"exits": exits, "core_seconds": core_seconds()}
+        return [[owner, *exit_] for owner, nursery in self._nurseries.items() for exit_ in nursery.exits()]
 
     def _close(self, *owners: int) -> None:
         for owner in owners:

@@ -95,8 +95,8 @@ def join(options: Options) -> Joined:
         if hosts == 0:
             most = f"none has more than {max(cores)}" if cores else "there is none yet"
             raise JoinError(f"--host-cores {host_cores}: no node has so many ({most}); lower it, or add --hosts N")
-    address = ray.get_runtime_context().gcs_address.rpartition(":")
-    return Joined(hosts, host_cores, ray.util.get_node_ip_address(), (address[0], int(address[2])))
+    head, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    return Joined(hosts, host_cores, ray.util.get_node_ip_address(), (head.strip("[]"), int(port)))
 
 
 def _stay_on_the_loopback() -> None:

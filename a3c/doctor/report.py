@@ -222,7 +222,7 @@ def run(config: Config, seconds: float | None = None, quiet: Callable = contextl
 
 def _report_cluster(report: Report, config: Config, speeds: Speeds, cores: int, num_gpus: int, seconds: float) -> None:
     """Look at each node, measure the network, and say what to expect. Raises UsageError: it cannot be joined."""
-    from a3c.cluster.cluster import Cluster
+    from a3c.cluster.cluster import Cluster, describe
     from a3c.cluster.latency import games_per_core
     from a3c.doctor import nodes
     from atari_wrapper import get_protocol
@@ -241,7 +241,12 @@ def _report_cluster(report: Report, config: Config, speeds: Speeds, cores: int, 
             cores, num_gpus, playing_cores=cluster.cores, games_per_core=games
         )
         actions = len(get_protocol(config.env).actions)
-        carried, state_bytes = nodes.transport(cluster, config, actions, seconds)
+        try:
+            carried, state_bytes = nodes.transport(cluster, config, actions, seconds)
+        except RunError as error:
+            report.add(Check("network", FAIL, f"not measured: {error} ({describe(cluster.network().hosts)})",
+                             "free the hosts' cores (ray status), or name fewer with --hosts"))  # fmt: skip
+            return
         report.line("network", f"{carried:,.0f} states/s of games that cost nothing, {carried * state_bytes / 1e6:.1f} "
                     f"MB/s: {state_bytes:,.0f} bytes a state, --frame-codec {config.frame_codec}")  # fmt: skip
         parts = {**speeds.parts, "game": 1e-9}

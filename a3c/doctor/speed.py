@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from a3c.acting.unroll import UnrollBuilder, aligned_empty
 from a3c.config import Config
+from a3c.errors import RunError
 from a3c.simulation.master import SimulatorMaster
 from a3c.simulation.messages import ATARI_PLAYER, StepBlock
 from a3c.simulation.nursery import Nursery
@@ -159,7 +160,11 @@ class Simulators:
         rng = np.random.default_rng(0)
         self._actions = rng.integers(num_actions, size=(1000, max(envs_per_simulator)), dtype=np.int8)
         # Steps that were not answered yet: the simulators rest between two measurements.
-        self._waiting = [self._receive() for _ in envs_per_simulator]
+        try:
+            self._waiting = [self._receive() for _ in envs_per_simulator]
+        except RunError:
+            self.close()
+            raise
 
     def states_per_s(self, seconds: float, on_step=lambda step: None) -> float:
         """Play for ``seconds`` after a warm-up. ``on_step`` is called with each step before it is answered."""
@@ -185,9 +190,9 @@ class Simulators:
         return states
 
     def _receive(self):
-        step = self.master.receive(60)
+        step = self.master.receive(_START_TIMEOUT_S)
         if step is None:
-            raise RuntimeError("no simulator made a step for 60 s")
+            raise RunError(f"no simulator made a step for {_START_TIMEOUT_S:g} s")
         return step
 
     def _answer(self, step, number: int) -> None:

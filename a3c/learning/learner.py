@@ -83,7 +83,7 @@ def train(config: Config, stop: StopRequest) -> None:
     num_gpus, cores = usable_gpus(config), usable_cores()
     gpu_bytes = gpu.smallest_bytes(gpu.query()) if num_gpus else None
     config = dataclasses.replace(config, env=env)
-    with Cluster(config, stop.ask) if config.ray else contextlib.nullcontext() as cluster:
+    with Cluster(config, stop.ask, stop.check) if config.ray else contextlib.nullcontext() as cluster:
         if cluster is None:
             config = config.resolve(cores, num_gpus, gpu_bytes)
         else:

@@ -83,7 +83,7 @@ def evaluate(
         cluster: whose hosts play; by default this machine does.
 
     Raises:
-        RunError: no simulator made a step for four times as long.
+        RunError: no simulator made a step for four times as long, while a host was there.
         SimulatorClosedError: the window that a game was shown in was closed.
     """
     games = min(episodes, max_games or _GAMES_PER_SIMULATOR * processes)
@@ -102,6 +102,7 @@ def evaluate(
             step = master.receive(_POLL_S)
             now = running_s()
             if step is None:
+                newest = now if master.hosts_away else newest
                 if now - newest > _STALL_STEPS * step_timeout_s:
                     raise RunError(f"no simulator made a step for {_STALL_STEPS * step_timeout_s:g} s")
                 continue

@@ -116,11 +116,16 @@ class SimulatorMaster:
         self._next_sequence = [0] * simulators
         self._sent = [(0, 0)] * simulators  # the life that was sent actions last, and how often
         self._failed_starts = [0] * simulators
+        self._unreached = [0] * simulators  # starts on a host that is there, without a way from it to here
         # Time spent in ``receive``, as far as it looked: what it had no chance to see is nobody's delay.
         self._looked_s, self._looked_at = 0.0, time.monotonic()
         self._owing = [(0, 0, 0.0)] * simulators  # the life and step that is waited for, and since when
-        for index in range(len(envs_per_simulator)):
-            self._spawn(index)
+        try:
+            for index in range(simulators):
+                self._spawn(index)
+        except RunError:
+            self.close()
+            raise
 
     def _bind(self, socket: zmq.Socket, name: str) -> None:
         try:
@@ -192,7 +197,7 @@ class SimulatorMaster:
         if decoded.sequence != self._next_sequence[index]:
             return self._refuse(f"step {decoded.sequence} of simulator {index} out of turn")
         self._next_sequence[index] += 1
-        self._failed_starts[index] = 0
+        self._failed_starts[index] = self._unreached[index] = 0
         return decoded
 
     def _refuse(self, reason: str) -> None:
@@ -215,9 +220,24 @@ class SimulatorMaster:
                     f"last time with status {status} and without a traceback"
                 )
             self.restarts += 1
-            if status != LOST:  # else that is news of its host
+            if status != LOST:
                 _log.warning("simulator %d ended with status %d: a new one takes its place", index, status)
+            elif self._next_sequence[index] == 0 and not self._nursery.waits(index):  # else that is news of its host
+                self._tell_unreached(index)
             self._spawn(index)
+
+    def _tell_unreached(self, index: int) -> None:
+        self._unreached[index] += 1
+        is_first = max(self._unreached) == _FAILED_STARTS and self._unreached.count(_FAILED_STARTS) == 1
+        if is_first and self._unreached[index] == _FAILED_STARTS:
+            _log.warning("simulator %d was started %d times, and did not reach the learner at %s: let the hosts in "
+                         "through the firewall, or name with --listen an address that they reach",
+                         index, _FAILED_STARTS, self._wire and self._wire.listen)  # fmt: skip
+
+    @property
+    def hosts_away(self) -> bool:
+        """Whether no simulator has a host that is there: all wait, which is nobody's delay. Any thread may ask."""
+        return all(map(self._nursery.waits, range(len(self.envs_per_simulator))))
 
     def _kill_hung(self, now: float) -> None:
         self._looked_s += min(now - self._looked_at, 2 * _LOOK_EVERY_S)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import select
 import socket
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from a3c.errors import RunError
 from a3c.system.processes import ONE_THREAD, start_program, wait_or_kill
@@ -42,18 +42,19 @@ class Nursery:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = start_program("simulator", theirs.fileno(), pass_fds=[theirs.fileno()], env=ONE_THREAD)
+        self._ended: list[Exit] = []  # read already, told by the next ``exits``
 
     def fileno(self) -> int:
         """A descriptor that is readable when ``exits`` has something to tell."""
         return self._socket.fileno()
 
     def spawn(self, spec: dict) -> None:
-        """Fork a simulator; ``spec`` holds the fields of ``messages.SimulatorSpec``."""
-        self._socket.send(json.dumps({"spawn": spec}).encode())
+        """Fork a simulator; ``spec`` holds the fields of ``messages.SimulatorSpec``. Raises RunError as ``exits``."""
+        self._send({"spawn": spec})
 
     def kill(self, index: int) -> None:
         """Kill the simulator of this index, if it lives; its end is reported like any other."""
-        self._socket.send(json.dumps({"kill": index}).encode())
+        self._send({"kill": index})
 
     def waits(self, index: int) -> bool:
         """Whether this simulator could not be started yet, which is nobody's delay: its host is not there."""
@@ -65,13 +66,32 @@ class Nursery:
         Raises:
             RunError: the nursery itself is gone.
         """
-        found = []
         while select.select([self._socket], [], [], 0)[0]:
-            packet = receive_packet(self._socket)
-            if not packet:
-                raise RunError(f"the nursery of the simulators ended with status {self._process.wait()}")
-            found.append(Exit(*json.loads(packet)))
+            self._read()
+        found, self._ended = self._ended, []
         return found
+
+    def _send(self, message: dict) -> None:
+        """Send, and read meanwhile: the nursery that waits to tell of many ends would wait for ever."""
+        packet = json.dumps(message).encode()
+        while True:
+            try:
+                self._socket.send(packet, socket.MSG_DONTWAIT)
+                return
+            except BlockingIOError:
+                if select.select([self._socket], [self._socket], [])[0]:
+                    self._read()
+            except (BrokenPipeError, ConnectionResetError):
+                self._raise_end()
+
+    def _read(self) -> None:
+        packet = receive_packet(self._socket)
+        if not packet:
+            self._raise_end()
+        self._ended.append(Exit(*json.loads(packet)))
+
+    def _raise_end(self) -> NoReturn:
+        raise RunError(f"the nursery of the simulators ended with status {self._process.wait()}")
 
     def close(self) -> None:
         """Kill all simulators and the nursery, and wait for its end."""

@@ -68,6 +68,7 @@ class RemoteWire:
     The thread that makes it opens and closes it; the one that receives unpacks, and admits; others may read.
 
     Attributes:
+        listen: the address that the hosts connect to.
         received_bytes: of frames as they came, packed.
     """
 
@@ -78,7 +79,7 @@ class RemoteWire:
             codec: one of ``CODECS``.
         """
         self.received_bytes = 0
-        self._listen, self._codec = listen, codec
+        self.listen, self._codec = listen, codec
         self._decompress = _decompressor() if codec == "lz4" else None
         public, secret = zmq.curve_keypair()
         self._public_key, self._secret_key = public, secret
@@ -119,13 +120,13 @@ class RemoteWire:
         socket.setsockopt(zmq.MAXMSGSIZE, limit + limit // 255 + _HANDSHAKE_BYTES)
         self._encrypt(socket)
         watch_over(socket)
-        host = f"[{self._listen}]" if ":" in self._listen else self._listen
-        socket.ipv6 = ":" in self._listen
+        host = f"[{self.listen}]" if ":" in self.listen else self.listen
+        socket.ipv6 = ":" in self.listen
         try:
             socket.bind(f"tcp://{host}:{_ANY_PORT}")
         except zmq.ZMQError as error:
             raise UsageError(
-                f"--listen {self._listen}: this machine cannot listen there ({error.strerror}): name one of its own "
+                f"--listen {self.listen}: this machine cannot listen there ({error.strerror}): name one of its own "
                 "addresses, that the hosts reach"
             ) from None
         self._endpoints[name] = socket.getsockopt_string(zmq.LAST_ENDPOINT)

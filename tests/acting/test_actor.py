@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import SimpleNamespace
 
 from a3c.acting.actor import Actor, ActorStoppedError, StallError
@@ -33,6 +34,7 @@ def make_actor(envs_per_simulator: tuple[int, ...], lives: int = 0, **options) -
         envs_per_simulator=envs_per_simulator,
         lives=lives,
         restarts=0,
+        hosts_away=False,
         replace_dead=lambda: None,
         close=lambda: None,
     )
@@ -316,6 +318,18 @@ def test_a_stall_is_told_with_the_stacks():
         actor.take_batch()
     assert "no batch for 1 s" in str(stalled.value)
     assert "take_batch" in str(stalled.value)
+
+
+def test_a_host_is_waited_for_and_that_is_no_stall():
+    actor = make_actor((1,), stall_timeout=1.0)
+    actor._master.hosts_away = True
+    later = threading.Timer(2.5, lambda: setattr(actor._master, "hosts_away", False))
+    later.start()
+    start = time.monotonic()
+    with pytest.raises(StallError):
+        actor.take_batch()
+    later.join()
+    assert time.monotonic() - start > 3
 
 
 def test_a_signal_ends_the_training():

@@ -13,8 +13,10 @@ from a3c.cluster.cluster import Cluster, ClusterLostError, ClusterNursery, HostS
 from a3c.config import Config
 from a3c.errors import UsageError
 from a3c.simulation.nursery import Exit
+from a3c.system.stopping import StoppedError
 
 import pytest
+from processes import alive, descendants
 
 ROOT = Path(__file__).resolve().parents[2]
 EXITS = ClusterNursery.exits
@@ -34,10 +36,10 @@ class FakeWire:
 class Rig:
     """A nursery of the cluster, and the driver's end."""
 
-    def __init__(self, simulators: int | None = 4):
+    def __init__(self, simulators: int | None = 4, tells: bool = True):
         ours, self.driver = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.wire, self.lost = FakeWire(), []
-        self.nursery = ClusterNursery(ours, simulators, self.wire, self.lost.append)
+        self.nursery = ClusterNursery(ours, simulators, self.wire, self.lost.append, tells)
 
     def tell(self, *states: str, key: str = "key") -> list[Exit]:
         table = [[state, "10.0.0.1", f"{key}{number}", 0.5, 0.001] for number, state in enumerate(states)]
@@ -75,6 +77,42 @@ def test_lost_hosts_are_counted_and_said(caplog):
     assert "host 1 on 10.0.0.1 is lost: hosts 1 of 2, 1 pending" in lines
     assert lines[-1] == "host 0 on 10.0.0.1 is lost: hosts 1 of 2, 1 silent"
     assert len(lines) == 5  # two came, one went, one came back, one went
+
+
+def test_that_no_host_is_up_is_said_again_and_again_by_one_nursery(caplog, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(cluster_module, "running_s", lambda: now[0])
+    rig, beside = Rig(simulators=None), Rig(simulators=None, tells=False)
+    for second, states in [(5, (PENDING,)), (31, (PENDING,)), (40, (PENDING,)), (62, (SILENT,)), (70, (UP,)),
+                           (95, (SILENT,)), (98, (SILENT,)), (126, (SILENT,))]:  # fmt: skip
+        now[0] = second
+        rig.tell(*states)
+        beside.tell(*states)
+    lines = [record.getMessage() for record in caplog.records]
+    waiting = "waiting for a host: hosts 0 of 1, 1 {}; ray status says what the cluster has"
+    assert lines == [
+        waiting.format(PENDING),
+        waiting.format(SILENT),
+        "host 0 is up on 10.0.0.1: hosts 1 of 1",
+        "host 0 on 10.0.0.1 is lost: hosts 0 of 1, 1 silent",
+        waiting.format(SILENT),
+    ]
+
+
+def test_a_signal_ends_the_wait_for_ray(monkeypatch):
+    """Ray's driver is a fake one that never answers."""
+
+    def start_fake_driver(*_, pass_fds, **__):
+        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], pass_fds=pass_fds)
+
+    def fake_stop() -> None:
+        raise StoppedError("SIGINT asked for it")
+
+    monkeypatch.setattr(cluster_module, "start_program", start_fake_driver)
+    monkeypatch.setattr(cluster_module, "_CLOSE_TIMEOUT_S", 0.1)
+    with pytest.raises(StoppedError):
+        Cluster(Config(ray="local"), check_stop=fake_stop)
+    assert alive(descendants()) == []
 
 
 def test_a_simulator_waits_where_its_host_is_not_there():

@@ -82,7 +82,7 @@ class Rig:
         self.say(admitted=[host.key for host in self.driver._hosts if host.key])
 
     def turn(self, number: int, *exits) -> None:
-        self.answer(number, {"exits": list(exits), "core_seconds": (0.0, 0.0)})
+        self.answer(number, {"key": self.host(number).key, "exits": list(exits), "core_seconds": (0.0, 0.0)})
 
     def say(self, **message) -> None:
         self.socket.send(json.dumps(message).encode())
@@ -181,6 +181,20 @@ def test_a_silent_host_is_given_up_and_greeted_when_it_answers(rig, monkeypatch)
     assert one.host(0).is_hello  # which ends what it still plays
     assert one.told() == []
     one.up(0)
+    assert one.commands(0) == [("spawn", 2)]
+
+
+def test_a_host_that_was_started_anew_while_nobody_called_it_is_greeted(rig):
+    one = rig()
+    one.spawn(0, life=1)
+    one.up(0)
+    one.turn(0)
+    one.answer(0, {"key": "another", "exits": [], "core_seconds": (0.0, 0.0)})
+    assert one.told() == [[0, 1, LOST]]
+    assert one.hosts[0][0] == "pending"
+    assert one.host(0).is_hello
+    one.spawn(0, life=2)
+    one.up(0, key="another")
     assert one.commands(0) == [("spawn", 2)]
 
 

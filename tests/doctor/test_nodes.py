@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from a3c.doctor import checks
+from a3c.cluster import cluster
+from a3c.cluster.cluster import HostState, Network
+from a3c.config import Config
+from a3c.doctor import checks, nodes, report
 from a3c.doctor.nodes import check, facts, forecast, versions
+from a3c.errors import RunError
 
 import pytest
 
@@ -67,3 +71,38 @@ def test_a_long_round_trip_leaves_cores_idle():
     far = {**NODE, "round_trip_s": 0.1}
     rates = [forecast([node], 8, 1, 20, 1e9, 1e9).rates["games"] for node in (NODE, far)]
     assert rates[1] < 0.2 * rates[0]
+
+
+class FakeCluster:
+    """A cluster of one node with room for one of two hosts."""
+
+    round_trip_s, cores, host_cores, hosts = 0.001, 2, 1, 2
+
+    def __init__(self, config):
+        pass
+
+    def on_each_node(self, function, *args, timeout_s):
+        return [{**NODE, "value": {**NODE["value"], **versions()}}]
+
+    def network(self):
+        return Network((HostState("up", "", "", 0.0, None), HostState("pending", "", "", 0.0, None)), 0, 0)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def test_a_network_that_cannot_be_measured_is_told_as_a_check_that_failed(monkeypatch, capsys):
+    def fail(*_):
+        raise RunError("fake: no simulator made a step")
+
+    monkeypatch.setattr(cluster, "Cluster", FakeCluster)
+    monkeypatch.setattr(nodes, "transport", fail)
+    found = report.Report(100)
+    report._report_cluster(found, Config(env="Pong-v0", ray="local"), report.Speeds({}, 1.0), 2, 0, 0.1)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "network not measured: fake: no simulator made a step (hosts 1 of 2, 1 pending) try: free" in out
+    with pytest.raises(RunError):
+        found.finish()

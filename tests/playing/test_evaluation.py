@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from a3c.errors import RunError, UsageError
@@ -157,23 +158,31 @@ def test_evaluation_shows_the_policy_the_history_of_each_episode(tmp_path):
 class SilentMaster:
     """A master whose simulators never make a step."""
 
-    def __init__(self, *_):
-        self.closed = False
+    def __init__(self, looks_without_hosts: int = 0):
+        self.closed, self._looks, self._looks_without_hosts = False, 0, looks_without_hosts
 
     def receive(self, timeout_s: float):
         assert timeout_s > 0
+        time.sleep(0.01)
+
+    @property
+    def hosts_away(self) -> bool:
+        self._looks += 1
+        return self._looks <= self._looks_without_hosts
 
     def close(self) -> None:
         self.closed = True
 
 
-def test_silent_simulators_end_an_evaluation(monkeypatch):
-    master = SilentMaster()
+@pytest.mark.parametrize("looks_without_hosts", [0, 50])
+def test_silent_simulators_end_an_evaluation_once_there_is_a_host(looks_without_hosts, monkeypatch):
+    master = SilentMaster(looks_without_hosts)
     monkeypatch.setattr(evaluation, "Nursery", lambda: None)
     monkeypatch.setattr(evaluation, "SimulatorMaster", lambda *_: master)
     with pytest.raises(RunError, match="no simulator made a step"):
         evaluate(uniform_policy, {}, episodes=1, processes=1, seeds=SEEDS, step_timeout_s=0.05)
     assert master.closed
+    assert master._looks > looks_without_hosts
 
 
 # Choices

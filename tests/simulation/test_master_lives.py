@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 
 from a3c.errors import RunError
-from a3c.simulation.master import SimulatorClosedError, SimulatorError
+from a3c.simulation.master import SimulatorClosedError, SimulatorError, SimulatorMaster
 from a3c.simulation.messages import (
     StepBlock,
 )
+from a3c.simulation.nursery import LOST, Exit
 
 import pytest
 from fake_games import COUNTING, DYING, HANGING, RAISING, SLOW, FakeFrame, read_fake_frame
@@ -173,3 +174,64 @@ def test_dead_nursery_is_an_error(start):
     nursery.kill()
     with pytest.raises(RunError, match="nursery"):
         master.receive(DEADLINE_S)
+
+
+# Hosts.
+
+
+class FakeHosts:
+    """A fake nursery of hosts: ``ends`` are the statuses of lives that end at once, ``away`` hosts have none."""
+
+    def __init__(self):
+        self.spawned, self.ends, self.away = [], [], {0, 1}
+
+    def spawn(self, spec: dict) -> None:
+        self.spawned.append((spec["index"], spec["life"]))
+
+    def exits(self) -> list[Exit]:
+        found, self.ends = self.ends, []
+        return found
+
+    def waits(self, index: int) -> bool:
+        return index in self.away
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def hosts():
+    """A fake nursery of two simulators, their master, and what it does when their newest lives lose the way."""
+    nursery = FakeHosts()
+    master = SimulatorMaster(nursery, (1, 1), {}, COUNTING)
+
+    def lose(*indices: int) -> None:
+        newest = dict(nursery.spawned)
+        nursery.ends = [Exit(index, newest[index], LOST) for index in indices]
+        master.replace_dead()
+
+    yield nursery, master, lose
+    master.close()
+
+
+def test_simulators_that_never_reach_the_learner_are_told_once(hosts, caplog):
+    nursery, master, lose = hosts
+    nursery.away = set()
+    for _ in range(2):
+        lose(0, 1)
+    assert caplog.messages == []
+    for _ in range(5):
+        lose(0, 1)
+    (line,) = caplog.messages
+    assert line.startswith("simulator 0 was started 3 times, and did not reach the learner")
+    assert master.restarts == 14
+
+
+def test_a_host_that_is_away_is_no_news(hosts, caplog):
+    nursery, master, lose = hosts
+    assert master.hosts_away
+    for _ in range(5):
+        lose(0, 1)
+    assert caplog.messages == []
+    nursery.away = {1}
+    assert not master.hosts_away

@@ -123,6 +123,29 @@ def test_a_simulator_that_cannot_be_forked_has_ended(spec, tmp_path, monkeypatch
     assert capfd.readouterr().err == "simulator 3 cannot be started: Resource temporarily unavailable\n"
 
 
+def test_ends_of_more_simulators_than_fit_into_the_socket_are_all_told(spec, tmp_path, monkeypatch):
+    """The nursery that tells of them waits for room, and the owner that starts more for the nursery."""
+    (tmp_path / "forkless.py").write_text(FORKLESS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(
+        nursery_module, "start_program", lambda _, *args, **more: start_program("forkless", *args, **more)
+    )
+    with Nursery() as nursery:
+        for index in range(3000):
+            nursery.spawn(spec(HANGING, index))
+        assert wait_for_exits(nursery, 3000) == [Exit(index, 1, 1) for index in range(3000)]
+
+
+@pytest.mark.parametrize("ask", [lambda nursery: nursery.spawn({}), lambda nursery: nursery.kill(1)])
+def test_whoever_asks_a_nursery_that_is_gone_is_told(nursery, spec, ask):
+    nursery.spawn(spec(HANGING))
+    parent, _ = wait_for_descendants(2)
+    parent.kill()
+    wait_until(lambda: not alive([parent]))
+    with pytest.raises(RunError, match="status -9"):
+        ask(nursery)
+
+
 def test_killed_nursery_takes_its_simulators_along(nursery, spec):
     nursery.spawn(spec(HANGING, 0))
     nursery.spawn(spec(COUNTING, 1))
