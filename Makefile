@@ -25,7 +25,7 @@ ifdef UV
 make_environment = uv venv --quiet --seed --allow-existing $(fitting:%=--python %) $(1)
 install = uv pip install --quiet --python $(1)/bin/python
 else
-make_environment = $(or $(fitting),$(unfit)) -m venv $(1)
+make_environment = $(or $(fitting),$(unfit)) -m venv $(1) || { rm -rf $(1); exit 1; }  # not half of it: no pip
 install = $(1)/bin/python -m pip install --quiet --disable-pip-version-check
 endif
 FLAGS := $(if $(ENV),--env $(ENV)) $(if $(GPU),--gpu $(GPU)) $(if $(RAY),--ray $(RAY)) $(ARGS)

@@ -27,6 +27,7 @@ from a3c.system.stopping import StoppedError, StopRequest
 
 HERE = Path(__file__).resolve().parent
 PYTHON = HERE / ".venv" / "bin" / "python"
+INSTALLED = HERE / ".venv" / "installed"  # make's mark
 
 
 def enter_environment() -> None:
@@ -41,7 +42,13 @@ def enter_environment() -> None:
             fail(f"{PYTHON} does not run ({error.strerror}): delete .venv and type 'make train' in {HERE}")
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         here = ".".join(map(str, sys.version_info[:3]))
-        fail(f"Python 3.11, 3.12 or 3.13 is needed, this is {here}: type 'make train PYTHON=python3.13' in {HERE}")
+        remedy = f"{'delete .venv and ' if is_ours() else ''}type 'make train PYTHON=python3.13' in {HERE}"
+        fail(f"Python 3.11, 3.12 or 3.13 is needed, this is {here}: {remedy}")
+
+
+def is_ours() -> bool:
+    """Whether this Python is that of the project's .venv."""
+    return PYTHON.exists() and PYTHON.parents[1].samefile(sys.prefix)
 
 
 def conda_is_active() -> bool:
@@ -54,7 +61,9 @@ def require_packages() -> None:
     """Say what to type if packages are missing."""
     if missing := absent():
         remedy = f"type 'make train' in {HERE}"
-        if PYTHON.exists() and not PYTHON.parents[1].samefile(sys.prefix):
+        if is_ours() and INSTALLED.exists():  # the packages are of a Python that was replaced: make does not see that
+            remedy = f"delete .venv and {remedy}"
+        elif PYTHON.exists() and not is_ours():
             remedy = f"type 'deactivate', or call {PYTHON} {sys.argv[0]}"
         fail(f"{', '.join(missing)} not installed in {sys.prefix}: {remedy}")
 

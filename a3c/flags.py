@@ -96,9 +96,7 @@ def parse_args(argv: list[str] | None = None) -> Config:
     if config.resume:
         saved = config.saved()
         given = _keep_what_the_run_is(given, saved, config.directory)
-        if config.num_envs is not None:
-            saved = dataclasses.replace(saved, simulator_proc=None)
-        config = dataclasses.replace(saved, **given)
+        config = dataclasses.replace(saved, **dict.fromkeys(_follows(given, saved)), **given)
     if config.gpu not in (None, NO_GPU):
         parts = config.gpu.split(",")
         if not all(part.isdecimal() for part in parts) or len(set(map(int, parts))) != len(parts):
@@ -108,6 +106,20 @@ def parse_args(argv: list[str] | None = None) -> Config:
             )
     _check_task(config)
     return config
+
+
+def _follows(given: dict, saved: Config) -> set[str]:
+    """Settings that a resumed run chooses anew, as what they follow from is given and they are not."""
+    names = set()
+    if "num_envs" in given:
+        names.add("simulator_proc")
+    elif "simulator_proc" in given:
+        names.add("num_envs")
+    if "deterministic" in given:
+        names |= {"simulator_proc", "predictor_thread_per_gpu"}
+    if "batch_size" in given and saved.pool_states == saved.batch_size:  # batches in the order of arrival stay so
+        names.add("pool_states")
+    return names - given.keys()
 
 
 def _keep_what_the_run_is(given: dict, saved: Config, directory: str) -> dict:

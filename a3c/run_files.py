@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 CONFIG_FILE = "config.json"
+CURVE_FILE = "learning_curve.png"
 STATS_FILE = "stats.json"
 
 

@@ -12,12 +12,14 @@ import threading
 import time
 import uuid
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 _MARK = "TRAIN_ATARI_RUN"
 _POLL_S = 0.02
 _READ_S = 5.0
+_STOP_S = 60.0
 launch = subprocess.Popen  # how ``start`` does it; the tests take a ``Zygote`` for it
 _started: list[Run] = []
 # A training that is quick to start, and its short epochs.
@@ -129,6 +131,21 @@ def start(*args: str, script: str = "train-atari.py", **options) -> Run:
                "preexec_fn": begin_session} | options  # fmt: skip
     _started.append(Run(launch([sys.executable, str(ROOT / script), *args], env=environment, **options), mark))
     return _started[-1]
+
+
+@contextlib.contextmanager
+def ended(training: subprocess.Popen) -> Iterator[None]:
+    """End a training with the block, saved. A terminal's Ctrl-C it hears as we do: a second one would lose the save."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            training.wait(_STOP_S)
+        raise
+    finally:
+        if training.poll() is None:
+            training.send_signal(signal.SIGINT)
+            training.wait(_STOP_S)
 
 
 def kill_started() -> None:

@@ -9,7 +9,6 @@ again, it goes on where it was stopped: a training is resumed, a row that is the
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from a3c.weights.checkpoints import saved_steps
 from a3c.weights.file_policy import FilePolicy
 from a3c.weights.model_file import read_model
 from bench import harness
-from bench.command_line import ROOT, start
+from bench.command_line import ROOT, ended, start
 
 import numpy as np
 
@@ -31,7 +30,6 @@ SEED, EPISODES, MOST_STEPS = 0, 30, 10_000
 _EPOCHS, _EPOCH_UPDATES = 12, 326
 UPDATES = _EPOCHS * _EPOCH_UPDATES  # to a million steps, 256 in each
 POLICIES = ("random", "sampled", "greedy")
-_STOP_S = 60.0
 
 
 def games() -> list[str]:
@@ -70,12 +68,8 @@ def train(env_id: str, flags: tuple[str, ...], output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     with (output / "output.txt").open("a") as log:
         training = start(*arguments, stdout=log, start_new_session=False).process
-        try:
+        with ended(training):
             status = training.wait()
-        finally:
-            if training.poll() is None:
-                training.send_signal(signal.SIGINT)
-                training.wait(_STOP_S)
     if status != 0:
         raise RuntimeError(f"train-atari.py {' '.join(arguments)} ended with status {status}: see {output}/output.txt")
 

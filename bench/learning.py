@@ -32,7 +32,7 @@ from a3c.weights.checkpoints import saved_steps
 from a3c.weights.file_policy import FilePolicy
 from a3c.weights.model_file import read_model
 from bench import games, games_report, harness, trials
-from bench.command_line import start
+from bench.command_line import ended, start
 
 import numpy as np
 
@@ -96,12 +96,9 @@ def train(env: str, flags: tuple[str, ...], seed: int, minutes: float, output: P
     with (output / "output.txt").open("a") as log:
         training = start(*arguments, stdout=log, start_new_session=False).process
         deadline = time.monotonic() + 60 * (_SLOWEST * minutes + 10)
-        try:
+        with ended(training):
             while training.poll() is None and _minutes(output) < minutes and time.monotonic() < deadline:
                 time.sleep(_POLL_S)
-        finally:
-            training.send_signal(signal.SIGINT)
-            training.wait(60)
     if _minutes(output) < minutes:
         raise RuntimeError(f"train-atari.py {' '.join(arguments)} ended early: see {output}/output.txt")
 

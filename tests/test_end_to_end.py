@@ -7,13 +7,15 @@ from pathlib import Path
 
 from a3c.policy.networks import NETWORKS
 from a3c.system.machine import usable_cores
-from bench.command_line import SHORT, run, stats
+from a3c.weights.model_file import read_model
+from bench.command_line import SHORT, run, start, stats
 from bench.screenshot import free_port
 
 import cv2
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from processes import wait_until
 
 pytestmark = pytest.mark.long
 PRINTED = "printed.txt"
@@ -235,6 +237,17 @@ def test_vtrace_and_the_lag_limit_run(tmp_path):
     assert second["dropped_transitions"] > 0  # pools of 4 batches that are used three times
     assert second["dropped_transitions"] % 16 == 0  # whole unrolls
     assert np.isfinite(second["cost"])
+
+
+def test_the_weights_of_the_last_epoch_are_there_while_they_are_evaluated(tmp_path):
+    output = tmp_path / "run"
+    training = start(*SHORT, "--steps-per-epoch", "4", "--max-epoch", "1", "--eval-every", "1", "--eval-episode",
+                     "1000", "--output", str(output))  # fmt: skip
+    training.read_until("Checkpoint of step 4 saved")
+    wait_until(lambda: read_model(str(output / "Pong-v0.npz")).metadata["updates"] == 4, 10)
+    training.process.kill()
+    assert training.wait_all_gone(5)
+    assert "Training has finished" not in training.finish()
 
 
 POOLED = [*SHORT, "--batch-size", "32", "--pool-states", "128"]

@@ -67,6 +67,25 @@ def test_a_resumed_run_may_change_the_rest(line, tmp_path):
     assert (taken.env, taken.network, taken.seed) == ("Pong-v0", "small", 0)
 
 
+@pytest.mark.parametrize(
+    ("begun", "line", "found"),
+    [
+        ("", "--simulator-proc 64", {"simulator_proc": 64, "num_envs": 64}),
+        ("", "--num-envs 2", {"simulator_proc": 2, "num_envs": 2}),
+        ("", "--num-envs 9 --simulator-proc 3", {"simulator_proc": 3, "num_envs": 9}),
+        ("", "--deterministic", {"simulator_proc": 1, "predictor_thread_per_gpu": 1, "num_envs": 40}),
+        ("--network batch-a3c", "--batch-size 256", {"batch_size": 256, "pool_states": 256}),
+        ("--network batch-a3c", "--batch-size 64", {"batch_size": 64, "pool_states": 64}),
+        ("--network batch-a3c", "--batch-size 64 --pool-states 640", {"pool_states": 640}),
+        ("", "--batch-size 128", {"batch_size": 128, "pool_states": 2560}),
+    ],
+)
+def test_what_follows_from_a_flag_is_chosen_anew_when_a_run_is_resumed(begun, line, found, tmp_path):
+    (tmp_path / CONFIG_FILE).write_text(resolve(f"--output {tmp_path} {begun}").as_json())
+    resumed = resolve(f"--resume --output {tmp_path} {line}")
+    assert {name: getattr(resumed, name) for name in found} == found
+
+
 def test_what_makes_a_runs_state_its_own():
     assert {f.name for f in FIELDS if f.metadata.get("of_the_run")} == {"env", "seed", "network"}
 

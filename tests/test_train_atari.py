@@ -60,6 +60,24 @@ def test_a_python_that_does_not_fit_is_refused(script, capsys, monkeypatch, vers
     assert f"3.11, 3.12 or 3.13 is needed, this is {'.'.join(map(str, version))}: type 'make train PYTHON=" in line
 
 
+@pytest.mark.parametrize("is_installed", [False, True])
+def test_the_projects_environment_of_another_python_is_to_be_deleted(script, capsys, monkeypatch, is_installed):
+    """The system's Python was replaced: the environment's is the new one, and has none of the packages."""
+    script.PYTHON.parent.mkdir(parents=True)
+    script.PYTHON.touch()
+    script.INSTALLED = script.PYTHON.parents[1] / "installed"
+    if is_installed:
+        script.INSTALLED.touch()
+    monkeypatch.setattr(sys, "prefix", str(script.PYTHON.parents[1]))
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.util, "find_spec", lambda name: None)
+        line = refusal(script, capsys)
+    assert ("delete .venv and type 'make train'" in line) == is_installed
+    assert "type 'make train'" in line
+    monkeypatch.setattr(sys, "version_info", (3, 14, 0))
+    assert "delete .venv and type 'make train PYTHON=" in refusal(script, capsys)
+
+
 @pytest.mark.parametrize("version", [(3, 11, 0), (3, 12, 4), (3, 13, 9)])
 def test_a_python_that_fits_goes_on(script, monkeypatch, version):
     monkeypatch.setattr(sys, "version_info", version)

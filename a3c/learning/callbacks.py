@@ -21,9 +21,8 @@ from a3c.playing.episode import GREEDY
 from a3c.playing.evaluation import evaluate
 from a3c.policy.networks import NETWORKS
 from a3c.policy.session import make_policy
-from a3c.reports import curves
 from a3c.reports.scores import Scores
-from a3c.run_files import STATS_FILE
+from a3c.run_files import CURVE_FILE, STATS_FILE
 from a3c.seeds import Purpose, Seeds
 from a3c.system.clock import running_s
 from a3c.system.processes import start_program
@@ -126,7 +125,10 @@ class RunBegins(Callback):
 
 
 class ModelExporter(Callback):
-    """Writes ``<env>.npz`` at each save, the newest weights and what they are; ``<env>-best.npz`` at the best score."""
+    """Writes ``<env>.npz`` at each save, the newest weights and what they are; ``<env>-best.npz`` at the best score.
+
+    It comes before ``evaluator``, and writes again what that has found.
+    """
 
     def __init__(self, directory: RunDirectory, config: Config, protocol: Protocol, model_file: ModelFile | None,
                  cores: int, actor: Actor, evaluator: Evaluator, clock: TrainingClock,
@@ -142,11 +144,15 @@ class ModelExporter(Callback):
         if not self._path.exists():  # a run that is resumed from its first checkpoint still says what it began from
             self._export()
 
-    def _trigger_epoch(self):
+    def _trigger_epoch(self):  # ahead of an evaluation, in which the run may be killed
         self._export()
 
+    def _before_epoch(self):
+        if self._evaluator.newest is not None:
+            self._export()
+
     def _after_train(self):
-        if self._stop.signal or self._actor.failed or not self._written:
+        if self._stop.signal or self._actor.failed or not self._written or self._evaluator.newest is not None:
             self._export()
 
     def _export(self) -> None:
@@ -349,7 +355,7 @@ class CurveDrawer(Callback):
                 "a3c.reports.curves", self._directory, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
             )
         except OSError as error:  # there may be no process more
-            logger.warn(f"{curves.FILE} was not drawn: {error.strerror}")
+            logger.warn(f"{CURVE_FILE} was not drawn: {error.strerror}")
 
     def _ended(self, timeout_s: float) -> bool:
         """Whether no process is drawing, at least after so long; tells if it failed."""
@@ -361,7 +367,7 @@ class CurveDrawer(Callback):
             return False
         if self._process.returncode != 0:
             *_, reason = error.strip().splitlines() or [f"status {self._process.returncode}"]
-            logger.warn(f"{curves.FILE} was not drawn: {reason}")
+            logger.warn(f"{CURVE_FILE} was not drawn: {reason}")
         self._process = None
         return True
 

@@ -87,15 +87,18 @@ class Checkpointer(Callback):
             self._saver.save(session, str(self._directory / NAME), self.global_step, write_meta_graph=False)
             self._saved = True
             logger.info(f"Checkpoint of step {self.global_step} saved.")
-        remove_old(self._directory, self._max_to_keep)
+        remove_old(self._directory, self._max_to_keep, self.global_step)
 
 
-def remove_old(directory: Path, max_to_keep: int) -> None:
-    """Remove all but the newest checkpoints, and what saves that failed have left behind."""
-    keep = saved_steps(directory)[-max_to_keep:]
+def remove_old(directory: Path, max_to_keep: int, step: int) -> None:
+    """Remove all but the newest checkpoints, and what saves that failed have left behind.
+
+    Those of later steps than ``step``, the present one, go first: the run has gone on from before a damaged one.
+    """
+    keep = sorted(saved_steps(directory), key=lambda saved: (saved <= step, saved))[-max_to_keep:]
     # The index goes first: a checkpoint is there as long as that is.
-    for path, step in sorted(checkpoint_files(directory), key=lambda found: found[0].suffix != ".index"):
-        if step not in keep:
+    for path, of_step in sorted(checkpoint_files(directory), key=lambda found: found[0].suffix != ".index"):
+        if of_step not in keep:
             with disk_errors_told(f"the removal of {path.name}"):
                 path.unlink(missing_ok=True)
 

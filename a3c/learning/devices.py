@@ -90,8 +90,8 @@ def usable_gpus(config: Config) -> int:
     if len(config.gpu_ids) > num_gpus:
         within = "" if _CUDA_VISIBLE_DEVICES is None else f" within CUDA_VISIBLE_DEVICES={_CUDA_VISIBLE_DEVICES}"
         logger.warn(
-            f"--gpu {config.gpu}: TensorFlow sees {num_gpus} GPU(s){within}. Training goes on, on the CPU where GPUs "
-            "are missing, far slower. Check that nvidia-smi works, and install TensorFlow with CUDA: "
+            f"--gpu {config.gpu}: TensorFlow sees {num_gpus} GPU(s){within}. It goes on, on the CPU where GPUs are "
+            "missing, far slower. Check that nvidia-smi works, and install TensorFlow with CUDA: "
             f"{PIP} 'tensorflow[and-cuda]'"
         )
     return num_gpus

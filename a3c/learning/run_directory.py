@@ -15,7 +15,7 @@ from pathlib import Path
 
 from a3c.config import Config
 from a3c.errors import UsageError
-from a3c.run_files import CONFIG_FILE, STATS_FILE, file_name
+from a3c.run_files import CONFIG_FILE, CURVE_FILE, STATS_FILE, file_name
 from a3c.system.files import alone_in, make_writable, output_errors_told, whole_file
 from a3c.weights.checkpoints import checkpoint_files, newest_whole, plain_name, saved_steps
 
@@ -85,7 +85,8 @@ class RunDirectory:
             return newest_whole(output)
         if steps:
             raise UsageError(f"{output} holds another run: continue it with --resume, or name a new --output")
-        taken = [path.name for path in (self.model, self.best_model, output / STATS_FILE) if path.exists()]
+        written = (self.model, self.best_model, *(output / name for name in (STATS_FILE, "checkpoint", CURVE_FILE)))
+        taken = [path.name for path in written if path.exists()]
         if (output / CONFIG_FILE).exists() and not _is_of_a_run(output / CONFIG_FILE):
             taken.append(CONFIG_FILE)
         if taken:

@@ -20,12 +20,11 @@ from typing import NamedTuple
 
 from a3c.config import Config
 from a3c.errors import UsageError, first_line
-from a3c.run_files import CONFIG_FILE, STATS_FILE
+from a3c.run_files import CONFIG_FILE, CURVE_FILE, STATS_FILE
 from a3c.system.files import whole_file
 
 import numpy as np
 
-FILE = "learning_curve.png"
 _MARGINS = {"left": 0.065, "right": 0.99, "top": 0.93, "bottom": 0.085, "wspace": 0.25, "hspace": 0.25}
 # What does not change how a run learns.
 _NO_SETTING = {
@@ -38,6 +37,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#
 STYLES = tuple(
     {"color": colour, "linestyle": line} for line, colour in zip(itertools.cycle(("-", "--", "-.", ":")), _COLOURS)
 )
+_THIN = {"linewidth": 0.8, "alpha": 0.5}
 _POINTS = 300  # of a curve that several runs share
 
 
@@ -155,7 +155,8 @@ def _label(settings: dict, differing: list[str], runs: list[Run]) -> str:
                 named.append(f"--{name.replace('_', '-')} {text}")
         label = ", ".join([str(settings["env"]), *named])
     label = label.replace("$", r"\$")  # between two of them would be a formula
-    return f"{label}, {len(runs)} seeds" if len(runs) > 1 else label
+    seeds = {run.settings.get("seed") for run in runs}
+    return f"{label}, {len(runs)} {'seeds' if len(seeds) == len(runs) else 'runs'}" if len(runs) > 1 else label
 
 
 def draw(groups: list[Group], path: Path) -> None:
@@ -188,15 +189,21 @@ def draw(groups: list[Group], path: Path) -> None:
 
 
 def draw_band(axis, curves: list[tuple[np.ndarray, np.ndarray]], label: str, style: dict) -> None:
-    """Draw curves as one: their mean, and from the least to the most a band, where all of them are known."""
+    """Draw curves, thin; and where all of them are known their mean, and a band from the least to the most."""
     curves = [(xs, ys) for xs, ys in curves if len(xs)]
-    if len(curves) > 1:
-        grid = np.linspace(max(xs[0] for xs, _ in curves), min(xs[-1] for xs, _ in curves), _POINTS)
+    for xs, ys in curves:
+        look = style | _THIN if len(curves) > 1 else style | {"label": label}
+        axis.plot(xs, ys, marker="." if len(xs) == 1 else "", **look)
+    if len(curves) < 2:
+        return
+    low, high = max(xs[0] for xs, _ in curves), min(xs[-1] for xs, _ in curves)
+    if low < high:
+        grid = np.linspace(low, high, _POINTS)
         level = np.array([np.interp(grid, xs, ys) for xs, ys in curves])
         axis.fill_between(grid, level.min(axis=0), level.max(axis=0), color=style["color"], alpha=0.2, linewidth=0)
         axis.plot(grid, level.mean(axis=0), label=label, **style)
-    elif curves:
-        axis.plot(*curves[0], label=label, marker="." if len(curves[0][0]) == 1 else "", **style)
+    else:
+        axis.plot([], [], label=label, **style)
 
 
 def _draw_evaluations(axis, run: Run, against: str, colour: str) -> None:
@@ -211,7 +218,7 @@ def _draw_evaluations(axis, run: Run, against: str, colour: str) -> None:
 
 def plot_runs(directories: list[Path]) -> Path:
     """Draw runs over each other into the first one's directory; returns the file. Raises UsageError."""
-    path = directories[0] / FILE
+    path = directories[0] / CURVE_FILE
     runs = [Run.read(directory) for directory in directories]
     try:
         draw(group(runs), path)

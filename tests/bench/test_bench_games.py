@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 from a3c.weights.checkpoints import saved_steps
@@ -23,6 +27,42 @@ def test_a_million_steps():
     states = 256 * int(given["--steps-per-epoch"]) * int(given["--max-epoch"])
     assert states == 256 * games.UPDATES
     assert 1_000_000 <= states < 1_010_000
+
+
+FAKE_TRAINING = """
+import sys, time
+from a3c.system.stopping import StopRequest
+
+stop = StopRequest()
+stop.listen()
+stop.defer()
+print("begun", flush=True)
+while stop.signal is None:
+    time.sleep(0.01)
+time.sleep(0.5)
+print("saved", flush=True)
+"""
+OWNER = """
+import subprocess, sys
+from bench.command_line import ended
+
+training = subprocess.Popen([sys.executable, "-c", sys.argv[1]])
+with ended(training):
+    training.wait()
+"""
+
+
+@pytest.mark.parametrize("send", [os.killpg, os.kill])
+def test_a_training_is_saved_whether_it_hears_the_signal_too_or_not(send, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    code = OWNER if send is os.killpg else OWNER.replace("\n\n", "\nimport bench.command_line as c; c._STOP_S = 1\n\n")
+    owner = subprocess.Popen([sys.executable, "-c", code, FAKE_TRAINING], stdout=subprocess.PIPE, text=True,
+                             stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+    with owner:
+        assert owner.stdout.readline() == "begun\n"
+        send(owner.pid, signal.SIGINT)
+        assert owner.stdout.read() == "saved\n"
+    assert owner.returncode != 0
 
 
 @pytest.mark.long

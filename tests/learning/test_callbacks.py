@@ -13,7 +13,7 @@ from a3c.cluster.cluster import ClusterLostError
 from a3c.config import Config
 from a3c.errors import RunError
 from a3c.learning import callbacks
-from a3c.learning.callbacks import Evaluator, FiniteGuard, HandFile, HandSetter
+from a3c.learning.callbacks import Evaluator, FiniteGuard, HandFile, HandSetter, ModelExporter
 from a3c.system.stopping import StoppedError, StopRequest
 
 import numpy as np
@@ -101,6 +101,23 @@ def test_an_evaluation_that_fails_does_not_end_the_training(evaluate_failing, wa
 def test_what_training_cannot_survive_ends_it_also_amid_an_evaluation(evaluate_failing, error):
     with pytest.raises(type(error)):
         evaluate_failing(error)
+
+
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_a_model_is_written_ahead_of_its_evaluation_and_again_with_its_score(evaluated, tmp_path):
+    evaluator, written = SimpleNamespace(newest=None), []
+    actor = SimpleNamespace(failed=False)
+    directory = SimpleNamespace(model=tmp_path / "Pong-v0.npz", best_model=tmp_path / "Pong-v0-best.npz")
+    exporter = ModelExporter(directory, Config(), None, None, 2, actor, evaluator, None, StopRequest())
+    exporter._export = lambda: written.append(evaluator.newest)
+    for last in (False, True):
+        exporter._trigger_epoch()
+        assert written.pop() is None
+        evaluator.newest = "scores" if evaluated else None
+        (exporter._after_train if last else exporter._before_epoch)()
+        assert written == (["scores"] if evaluated else [])
+        written.clear()
+        evaluator.newest = None
 
 
 # Values set by hand.

@@ -49,11 +49,20 @@ def test_the_newest_are_kept_and_what_failed_saves_left_is_removed(save, tmp_pat
     (tmp_path / "model-2000.data-00000-of-00001").touch()
     (tmp_path / "model-1000.data-00000-of-00001.tempstate42").touch()
     (tmp_path / "Pong-v0.npz").touch()
-    remove_old(tmp_path, 2)
+    remove_old(tmp_path, 2, 1000)
     assert names(tmp_path) == {
         "checkpoint", "Pong-v0.npz", *(f"model-{step}.{part}" for step in (96, 1000) for part in
                                        ("index", "data-00000-of-00001")),
     }  # fmt: skip
+
+
+def test_what_was_just_saved_is_kept_and_a_damaged_later_one_goes(save, tmp_path):
+    save(8, 16, 24)  # 24 is damaged, and the run went on from 8 to 16
+    remove_old(tmp_path, 2, 16)
+    assert saved_steps(tmp_path) == [8, 16]
+    save(24)
+    remove_old(tmp_path, 1, 16)
+    assert saved_steps(tmp_path) == [16]
 
 
 def test_a_run_of_nature_over_one_colour_is_not_resumed(tmp_path):
@@ -77,7 +86,7 @@ def test_nothing_else_is_ever_removed(save, tmp_path):
     for name in NOT_OURS:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("mine")
-    remove_old(tmp_path, 1)
+    remove_old(tmp_path, 1, 24)
     assert saved_steps(tmp_path) == [24]
     assert [name for name in NOT_OURS if not (tmp_path / name).is_file()] == []
 

@@ -65,8 +65,8 @@ def test_visible_gpus(case, machine_of):
         ("-1", 0, None, []),
         ("-1", 2, "4,5", []),
         ("0,1", 2, None, []),
-        ("0,1", 1, None, ["--gpu 0,1: TensorFlow sees 1 GPU(s). Training goes on"]),
-        ("0,1", 8, "5", ["--gpu 0,1: TensorFlow sees 1 GPU(s) within CUDA_VISIBLE_DEVICES=5. Training goes on"]),
+        ("0,1", 1, None, ["--gpu 0,1: TensorFlow sees 1 GPU(s). It goes on"]),
+        ("0,1", 8, "5", ["--gpu 0,1: TensorFlow sees 1 GPU(s) within CUDA_VISIBLE_DEVICES=5. It goes on"]),
         ("0", 8, "", ["TensorFlow sees 0 GPU(s) within CUDA_VISIBLE_DEVICES=."]),
     ],
 )

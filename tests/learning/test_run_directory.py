@@ -94,7 +94,8 @@ def test_a_run_killed_before_its_first_checkpoint_is_none(tmp_path):
     train(RunDirectory(config_of(tmp_path)))
 
 
-@pytest.mark.parametrize("name", ["Pong-v0.npz", "Pong-v0-best.npz", "stats.json", "config.json"])
+@pytest.mark.parametrize("name", ["Pong-v0.npz", "Pong-v0-best.npz", "stats.json", "config.json", "checkpoint",
+                                  "learning_curve.png"])  # fmt: skip
 def test_what_a_training_would_write_over_is_not_written_over(tmp_path, name):
     (tmp_path / name).write_text('{"mine": 1}')
     assert name in refusal(tmp_path)

@@ -62,6 +62,11 @@ def test_seeds_of_one_setting_are_one_group(make_run):
     assert labels(*runs) == {"Pong-v0, --correction None, 2 seeds": ["a", "b"], "Pong-v0, --correction vtrace": ["c"]}
 
 
+def test_runs_of_one_seed_are_no_seeds(make_run):
+    runs = [make_run("a", seed=1), make_run("b", seed=1)]
+    assert labels(*runs) == {"Pong-v0, 2 runs": ["a", "b"]}
+
+
 def test_of_many_differences_the_directory_tells(make_run):
     runs = [make_run("a"), make_run("b", correction="vtrace", gamma=0.5, batch_size=64)]
     assert labels(*runs) == {"a": ["a"], "b": ["b"]}
@@ -77,7 +82,7 @@ def test_a_run_from_before_a_flag_was_there_had_its_default(make_run):
     saved = json.loads((old / "config.json").read_text())
     del saved["deterministic"]
     (old / "config.json").write_text(json.dumps(saved))
-    assert labels(old, new) == {"Pong-v0, 2 seeds": ["old", "new"]}
+    assert labels(old, new) == {"Pong-v0, 2 runs": ["old", "new"]}
 
 
 def test_a_column_is_in_the_pictures_units(make_run):
@@ -93,7 +98,8 @@ def test_several_runs_are_their_mean_and_a_band_where_all_are_known():
     axis = Figure().subplots()
     draw_band(axis, [(np.array([0.0, 10.0]), np.array([0.0, 10.0])), (np.array([2.0, 6.0]), np.array([4.0, 8.0])),
                      (np.array([]), np.array([]))], "both", STYLES[0])  # fmt: skip
-    (line,) = axis.lines
+    *thin, line = axis.lines
+    assert [len(line.get_xdata()) for line in thin] == [2, 2]
     xs, ys = line.get_data()
     assert (xs[0], xs[-1]) == (2, 6)
     assert (ys[0], ys[-1]) == (pytest.approx(3), pytest.approx(7))
@@ -101,6 +107,16 @@ def test_several_runs_are_their_mean_and_a_band_where_all_are_known():
     corners = band.get_paths()[0].vertices
     assert corners[corners[:, 0] == 2][:, 1].max() == pytest.approx(4)
     assert corners[corners[:, 0] == 2][:, 1].min() == pytest.approx(2)
+
+
+@pytest.mark.parametrize("begin", [4.0, 9.0])
+def test_runs_that_share_no_stretch_are_drawn_each(begin):
+    axis = Figure().subplots()
+    curves = [(np.array([0.0, 4.0]), np.array([1.0, 2.0])), (np.array([begin]), np.array([3.0]))]
+    draw_band(axis, curves, "both", STYLES[0])
+    assert [list(line.get_xdata()) for line in axis.lines] == [[0, 4], [begin], []]
+    assert axis.get_legend_handles_labels()[1] == ["both"]
+    assert axis.lines[1].get_marker() == "."
 
 
 def test_two_settings_differ_in_colour_and_in_print():
