@@ -49,8 +49,8 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-.venv/bin/python:
-	$(call make_environment,.venv)
+.venv/bin/python .venv-bench/bin/python:
+	$(call make_environment,$(@:/bin/python=))
 
 .venv/installed: .venv/bin/python requirements.txt
 	@echo "installing into .venv: TensorFlow alone is 600 MB, this takes some minutes"
@@ -79,8 +79,7 @@ bench-learning: .venv/installed-dev
 bench-%: .venv/installed
 	@$(BIN)/python -m bench.$* $(ARGS)
 
-.venv-bench/installed: requirements.txt bench/requirements.txt
-	$(call make_environment,.venv-bench)
+.venv-bench/installed: .venv-bench/bin/python requirements.txt bench/requirements.txt
 	$(call install,.venv-bench) -r bench/requirements.txt
 	@touch $@
 

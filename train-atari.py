@@ -51,6 +51,11 @@ def is_ours() -> bool:
     return PYTHON.exists() and PYTHON.parents[1].samefile(sys.prefix)
 
 
+def is_installed() -> bool:
+    """Whether make has nothing to install in .venv."""
+    return INSTALLED.exists() and INSTALLED.stat().st_mtime >= (HERE / "requirements.txt").stat().st_mtime
+
+
 def conda_is_active() -> bool:
     """Whether this Python is that of conda's active environment."""
     prefix = os.environ.get("CONDA_PREFIX")
@@ -61,7 +66,7 @@ def require_packages() -> None:
     """Say what to type if packages are missing."""
     if missing := absent():
         remedy = f"type 'make train' in {HERE}"
-        if is_ours() and INSTALLED.exists():  # the packages are of a Python that was replaced: make does not see that
+        if is_ours() and is_installed():  # they are of a Python that was replaced, and make does not see that
             remedy = f"delete .venv and {remedy}"
         elif PYTHON.exists() and not is_ours():
             remedy = f"type 'deactivate', or call {PYTHON} {sys.argv[0]}"

@@ -307,7 +307,7 @@ class Config:
         # As typed; weights of its own; where it is by now; of that time; no training's; where it plays this time.
         left_out = {"task", "load", "output", "watch", "overlay", "sample_actions", *_CLUSTER_FLAGS}
         if record.get("ray") is not None or self.ray is not None:
-            left_out |= {"simulator_proc", "num_envs"}  # they follow the cores that play
+            left_out |= {"simulator_proc", "num_envs", "predict_batch_size"}  # they follow the cores that play
         for f in dataclasses.fields(self):
             if f.name not in left_out and record.get(f.name) is not None:
                 try:

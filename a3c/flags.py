@@ -96,7 +96,7 @@ def parse_args(argv: list[str] | None = None) -> Config:
     if config.resume:
         saved = config.saved()
         given = _keep_what_the_run_is(given, saved, config.directory)
-        config = dataclasses.replace(saved, **dict.fromkeys(_follows(given, saved)), **given)
+        config = dataclasses.replace(saved, **_follow(given, saved) | given)
     if config.gpu not in (None, NO_GPU):
         parts = config.gpu.split(",")
         if not all(part.isdecimal() for part in parts) or len(set(map(int, parts))) != len(parts):
@@ -108,18 +108,20 @@ def parse_args(argv: list[str] | None = None) -> Config:
     return config
 
 
-def _follows(given: dict, saved: Config) -> set[str]:
-    """Settings that a resumed run chooses anew, as what they follow from is given and they are not."""
-    names = set()
+def _follow(given: dict, saved: Config) -> dict:
+    """Settings of a resumed run that follow from those given; None is chosen anew."""
+    changes = {}
     if "num_envs" in given:
-        names.add("simulator_proc")
-    elif "simulator_proc" in given:
-        names.add("num_envs")
+        changes["simulator_proc"] = None
+    elif given.get("simulator_proc", 0) > (saved.num_envs or 0):
+        changes["num_envs"] = None
     if "deterministic" in given:
-        names |= {"simulator_proc", "predictor_thread_per_gpu"}
+        changes |= {"simulator_proc": None, "predictor_thread_per_gpu": None}
+    if changes or "predictor_thread_per_gpu" in given:
+        changes["predict_batch_size"] = None
     if "batch_size" in given and saved.pool_states == saved.batch_size:  # batches in the order of arrival stay so
-        names.add("pool_states")
-    return names - given.keys()
+        changes["pool_states"] = given["batch_size"]
+    return changes
 
 
 def _keep_what_the_run_is(given: dict, saved: Config, directory: str) -> dict:

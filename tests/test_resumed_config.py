@@ -71,6 +71,11 @@ def test_a_resumed_run_may_change_the_rest(line, tmp_path):
     ("begun", "line", "found"),
     [
         ("", "--simulator-proc 64", {"simulator_proc": 64, "num_envs": 64}),
+        ("", "--simulator-proc 6", {"simulator_proc": 6, "num_envs": 40}),
+        ("--predict-batch-size 9", "--num-envs 8", {"predict_batch_size": resolve().predict_batch_size}),
+        ("--predict-batch-size 9", "--gamma 0.5", {"predict_batch_size": 9}),
+        ("--batch-size 512 --pool-states 512", "--batch-size 300", {"pool_states": 300}),
+        ("--batch-size 256 --pool-states 256", "--batch-size 256", {"pool_states": 256}),
         ("", "--num-envs 2", {"simulator_proc": 2, "num_envs": 2}),
         ("", "--num-envs 9 --simulator-proc 3", {"simulator_proc": 3, "num_envs": 9}),
         ("", "--deterministic", {"simulator_proc": 1, "predictor_thread_per_gpu": 1, "num_envs": 40}),

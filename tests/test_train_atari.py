@@ -60,14 +60,20 @@ def test_a_python_that_does_not_fit_is_refused(script, capsys, monkeypatch, vers
     assert f"3.11, 3.12 or 3.13 is needed, this is {'.'.join(map(str, version))}: type 'make train PYTHON=" in line
 
 
-@pytest.mark.parametrize("is_installed", [False, True])
-def test_the_projects_environment_of_another_python_is_to_be_deleted(script, capsys, monkeypatch, is_installed):
+@pytest.mark.parametrize(("marked_s", "is_installed"), [(None, False), (99, False), (100, True)])
+def test_the_projects_environment_of_another_python_is_to_be_deleted(
+    script, tmp_path, capsys, monkeypatch, marked_s, is_installed
+):
     """The system's Python was replaced: the environment's is the new one, and has none of the packages."""
     script.PYTHON.parent.mkdir(parents=True)
     script.PYTHON.touch()
     script.INSTALLED = script.PYTHON.parents[1] / "installed"
-    if is_installed:
+    requirements = tmp_path / "requirements.txt"
+    requirements.touch()
+    os.utime(requirements, (100, 100))
+    if marked_s is not None:  # else a package was added, and make installs it
         script.INSTALLED.touch()
+        os.utime(script.INSTALLED, (marked_s, marked_s))
     monkeypatch.setattr(sys, "prefix", str(script.PYTHON.parents[1]))
     with monkeypatch.context() as patch:
         patch.setattr(importlib.util, "find_spec", lambda name: None)

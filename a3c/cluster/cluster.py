@@ -94,6 +94,7 @@ class Cluster:
         self._on_lost, self._check_stop, self._codec = on_lost, check_stop, config.frame_codec
         self._nurseries = 0
         self._training: ClusterNursery | None = None
+        self._told: list[HostState] = []
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         options = {
             "address": config.ray,
@@ -136,8 +137,9 @@ class Cluster:
         """
         simulators = len(envs_per_simulator)
         wire = RemoteWire(self._listen, self._codec)
-        sock, tells = self._open(simulators, fixed), fixed or self._training is None
-        nursery = ClusterNursery(sock, simulators if fixed else None, wire, self._on_lost, tells)
+        told = None if self._training else self._told
+        sock = self._open(simulators, fixed)
+        nursery = ClusterNursery(sock, simulators if fixed else None, wire, self._on_lost, told)
         if fixed:
             self._training = nursery
         return SimulatorMaster(nursery, envs_per_simulator, player_args, *args, wire=wire, **options)
@@ -217,10 +219,14 @@ class ClusterNursery:
         simulators: int | None,
         wire: RemoteWire,
         on_lost: Callable[[str], None],
-        tells: bool = True,
+        told: list[HostState] | None,
     ):
-        """``tells``: it says which hosts come and go; an evaluation's does not, beside that of the training."""
-        self._socket, self._wire, self._on_lost, self._tells = sock, wire, on_lost, tells
+        """
+        Args:
+            told: the hosts as they were told last, for this nursery to tell what changes, and to keep up to date; None
+                if another one tells it meanwhile: the training's, beside that of an evaluation.
+        """
+        self._socket, self._wire, self._on_lost, self._told = sock, wire, on_lost, told
         self._waiting_s = running_s()  # since when no host is up, or since that was told
         self._reason = "the process that speaks Ray has ended"
         self.hosts: tuple[HostState, ...] = ()
@@ -272,27 +278,28 @@ class ClusterNursery:
 
     def _learn(self, hosts: tuple[HostState, ...]) -> None:
         before, self.hosts = self.hosts, hosts
-        self._tell(before)
+        self._tell()
         keys = frozenset(host.key for host in hosts if host.state == UP)
         if keys != frozenset(host.key for host in before if host.state == UP):
             self._wire.admit(keys)
             self._send({"admitted": sorted(keys)})
 
-    def _tell(self, before: tuple[HostState, ...]) -> None:
+    def _tell(self) -> None:
         hosts, now = self.hosts, running_s()
-        if not self._tells:
+        if self._told is None:
             return
-        if any(host.state == UP for host in hosts):
+        if not all(map(self.waits, range(self.simulators or 1))):
             self._waiting_s = now
         elif now - self._waiting_s > _WAITING_EVERY_S:
             self._waiting_s = now
             _log.warning("waiting for a host: %s; ray status says what the cluster has", describe(hosts))
-        for number, (host, was) in enumerate(zip(hosts, before or len(hosts) * [None], strict=True)):
+        for number, (host, was) in enumerate(zip(hosts, self._told or len(hosts) * [None], strict=True)):
             if host.state == UP and (was is None or was.state != UP or was.key != host.key):
                 _log.warning("host %d is up on %s: %s", number, host.ip, describe(hosts))
             elif was is not None and was.state == UP and host.state != UP:
                 self.lost += 1
                 _log.warning("host %d on %s is lost: %s", number, was.ip, describe(hosts))
+        self._told[:] = hosts
 
     def _send(self, message: dict) -> None:
         try:

@@ -222,7 +222,7 @@ def run(config: Config, seconds: float | None = None, quiet: Callable = contextl
 
 def _report_cluster(report: Report, config: Config, speeds: Speeds, cores: int, num_gpus: int, seconds: float) -> None:
     """Look at each node, measure the network, and say what to expect. Raises UsageError: it cannot be joined."""
-    from a3c.cluster.cluster import Cluster, describe
+    from a3c.cluster.cluster import UP, Cluster, describe
     from a3c.cluster.latency import games_per_core
     from a3c.doctor import nodes
     from atari_wrapper import get_protocol
@@ -244,8 +244,11 @@ def _report_cluster(report: Report, config: Config, speeds: Speeds, cores: int, 
         try:
             carried, state_bytes = nodes.transport(cluster, config, actions, seconds)
         except RunError as error:
-            report.add(Check("network", FAIL, f"not measured: {error} ({describe(cluster.network().hosts)})",
-                             "free the hosts' cores (ray status), or name fewer with --hosts"))  # fmt: skip
+            hosts = cluster.network().hosts
+            remedy = "free the hosts' cores (ray status), or name fewer with --hosts"
+            if all(host.state == UP for host in hosts):
+                remedy = "let the hosts in through the firewall, or name with --listen an address that they reach"
+            report.add(Check("network", FAIL, f"not measured: {problem(error)} ({describe(hosts)})", remedy))
             return
         report.line("network", f"{carried:,.0f} states/s of games that cost nothing, {carried * state_bytes / 1e6:.1f} "
                     f"MB/s: {state_bytes:,.0f} bytes a state, --frame-codec {config.frame_codec}")  # fmt: skip

@@ -36,6 +36,7 @@ import zmq
 
 _LOOK_EVERY_S = 0.1
 _FAILED_STARTS = 3
+_TELL_EVERY_S = 60.0  # of simulators that do not reach the learner
 _START_STEPS = 3  # steps' time that a start may take: it makes the games, beside all the others' starts
 _CONNECT_TIMEOUT_S = 10.0
 _ROUTER_MESSAGE_BYTES = 256  # enough for the handshake
@@ -116,6 +117,7 @@ class SimulatorMaster:
         self._next_sequence = [0] * simulators
         self._sent = [(0, 0)] * simulators  # the life that was sent actions last, and how often
         self._failed_starts = [0] * simulators
+        self._next_told_s = 0.0
         self._unreached = [0] * simulators  # starts on a host that is there, without a way from it to here
         # Time spent in ``receive``, as far as it looked: what it had no chance to see is nobody's delay.
         self._looked_s, self._looked_at = 0.0, time.monotonic()
@@ -228,8 +230,9 @@ class SimulatorMaster:
 
     def _tell_unreached(self, index: int) -> None:
         self._unreached[index] += 1
-        is_first = max(self._unreached) == _FAILED_STARTS and self._unreached.count(_FAILED_STARTS) == 1
-        if is_first and self._unreached[index] == _FAILED_STARTS:
+        now = running_s()
+        if self._unreached[index] == _FAILED_STARTS and now > self._next_told_s:
+            self._next_told_s = now + _TELL_EVERY_S
             _log.warning("simulator %d was started %d times, and did not reach the learner at %s: let the hosts in "
                          "through the firewall, or name with --listen an address that they reach",
                          index, _FAILED_STARTS, self._wire and self._wire.listen)  # fmt: skip

@@ -36,10 +36,10 @@ class FakeWire:
 class Rig:
     """A nursery of the cluster, and the driver's end."""
 
-    def __init__(self, simulators: int | None = 4, tells: bool = True):
+    def __init__(self, simulators: int | None = 4, told: list | None = None):
         ours, self.driver = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.wire, self.lost = FakeWire(), []
-        self.nursery = ClusterNursery(ours, simulators, self.wire, self.lost.append, tells)
+        self.nursery = ClusterNursery(ours, simulators, self.wire, self.lost.append, told)
 
     def tell(self, *states: str, key: str = "key") -> list[Exit]:
         table = [[state, "10.0.0.1", f"{key}{number}", 0.5, 0.001] for number, state in enumerate(states)]
@@ -69,7 +69,7 @@ def test_hosts_that_are_up_are_admitted_and_no_others():
 
 
 def test_lost_hosts_are_counted_and_said(caplog):
-    rig = Rig()
+    rig = Rig(told=[])
     for states in [(UP, UP), (UP, PENDING), (UP, PENDING), (UP, UP), (SILENT, UP)]:
         rig.tell(*states)
     assert rig.nursery.lost == 2
@@ -82,7 +82,7 @@ def test_lost_hosts_are_counted_and_said(caplog):
 def test_that_no_host_is_up_is_said_again_and_again_by_one_nursery(caplog, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(cluster_module, "running_s", lambda: now[0])
-    rig, beside = Rig(simulators=None), Rig(simulators=None, tells=False)
+    rig, beside = Rig(simulators=None, told=[]), Rig(simulators=None)
     for second, states in [(5, (PENDING,)), (31, (PENDING,)), (40, (PENDING,)), (62, (SILENT,)), (70, (UP,)),
                            (95, (SILENT,)), (98, (SILENT,)), (126, (SILENT,))]:  # fmt: skip
         now[0] = second
@@ -96,6 +96,25 @@ def test_that_no_host_is_up_is_said_again_and_again_by_one_nursery(caplog, monke
         "host 0 is up on 10.0.0.1: hosts 1 of 1",
         "host 0 on 10.0.0.1 is lost: hosts 0 of 1, 1 silent",
         waiting.format(SILENT),
+    ]
+
+
+def test_the_next_nursery_tells_what_has_changed_and_whom_its_simulators_wait_for(caplog, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(cluster_module, "running_s", lambda: now[0])
+    told = []
+    Rig(told=told).tell(UP, PENDING)
+    caplog.clear()
+    rig = Rig(simulators=1, told=told)  # it has the first host, and none the second
+    rig.tell(UP, PENDING)
+    assert caplog.messages == []
+    rig.tell(PENDING, UP)
+    now[0] = 31
+    rig.tell(PENDING, UP)
+    assert caplog.messages == [
+        "host 0 on 10.0.0.1 is lost: hosts 1 of 2, 1 pending",
+        "host 1 is up on 10.0.0.1: hosts 1 of 2, 1 pending",
+        "waiting for a host: hosts 1 of 2, 1 pending; ray status says what the cluster has",
     ]
 
 

@@ -85,7 +85,7 @@ class FakeCluster:
         return [{**NODE, "value": {**NODE["value"], **versions()}}]
 
     def network(self):
-        return Network((HostState("up", "", "", 0.0, None), HostState("pending", "", "", 0.0, None)), 0, 0)
+        return Network(tuple(HostState(state, "", "", 0.0, None) for state in self.states), 0, 0)
 
     def __enter__(self):
         return self
@@ -94,15 +94,23 @@ class FakeCluster:
         pass
 
 
-def test_a_network_that_cannot_be_measured_is_told_as_a_check_that_failed(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("states", "words", "remedy"),
+    [
+        (("up", "pending"), "hosts 1 of 2, 1 pending", "free the hosts"),
+        (("up", "up"), "hosts 2 of 2", "let the hosts in"),
+    ],
+)
+def test_a_network_that_cannot_be_measured_is_told_as_a_check_that_failed(states, words, remedy, monkeypatch, capsys):
     def fail(*_):
-        raise RunError("fake: no simulator made a step")
+        raise RunError("fake: no simulator made a step\nand more")
 
     monkeypatch.setattr(cluster, "Cluster", FakeCluster)
+    monkeypatch.setattr(FakeCluster, "states", states, raising=False)
     monkeypatch.setattr(nodes, "transport", fail)
     found = report.Report(100)
     report._report_cluster(found, Config(env="Pong-v0", ray="local"), report.Speeds({}, 1.0), 2, 0, 0.1)
     out = " ".join(capsys.readouterr().out.split())
-    assert "network not measured: fake: no simulator made a step (hosts 1 of 2, 1 pending) try: free" in out
+    assert f"network not measured: fake: no simulator made a step ({words}) try: {remedy}" in out
     with pytest.raises(RunError):
         found.finish()

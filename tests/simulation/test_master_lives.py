@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from a3c.errors import RunError
+from a3c.simulation import master as master_module
 from a3c.simulation.master import SimulatorClosedError, SimulatorError, SimulatorMaster
 from a3c.simulation.messages import (
     StepBlock,
@@ -214,9 +215,10 @@ def hosts():
     master.close()
 
 
-def test_simulators_that_never_reach_the_learner_are_told_once(hosts, caplog):
+def test_simulators_that_never_reach_the_learner_are_told_now_and_then(hosts, caplog, monkeypatch):
     nursery, master, lose = hosts
-    nursery.away = set()
+    nursery.away, now = set(), [1000.0]
+    monkeypatch.setattr(master_module, "running_s", lambda: now[0])
     for _ in range(2):
         lose(0, 1)
     assert caplog.messages == []
@@ -225,6 +227,11 @@ def test_simulators_that_never_reach_the_learner_are_told_once(hosts, caplog):
     (line,) = caplog.messages
     assert line.startswith("simulator 0 was started 3 times, and did not reach the learner")
     assert master.restarts == 14
+    now[0] += 61
+    master._unreached[1] = 2  # it had made steps, and cannot reach it any more
+    lose(1)
+    assert len(caplog.messages) == 2
+    assert caplog.messages[1].startswith("simulator 1 was")
 
 
 def test_a_host_that_is_away_is_no_news(hosts, caplog):
