@@ -42,6 +42,7 @@ class Step(NamedTuple):
         policy: the probabilities of the actions there, float32 ``[A]``.
         value: what the agent expects from there on.
         action: what it chose there. At the end of an episode policy, value and action are those of the step before.
+        over: whether the episode ends there.
     """
 
     reward: float
@@ -50,6 +51,7 @@ class Step(NamedTuple):
     policy: np.ndarray
     value: float
     action: int
+    over: bool
 
 
 def play_episode(
@@ -64,7 +66,8 @@ def play_episode(
         if not over:
             policies, values = policy(states[1])
             action = int(choose(policies, rng)[0])
-        yield Step(reward, info["frame_number"] - emulated, states[1][0], policies[0], float(values[0]), action)
+        emulator_frames = info["frame_number"] - emulated
+        yield Step(reward, emulator_frames, states[1][0], policies[0], float(values[0]), action, over)
         if over:
             return
         emulated, states, first = info["frame_number"], states[::-1], False

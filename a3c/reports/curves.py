@@ -13,7 +13,6 @@ import dataclasses
 import itertools
 import json
 import math
-import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +21,7 @@ from a3c.config import Config
 from a3c.errors import UsageError, first_line
 from a3c.run_files import CONFIG_FILE, CURVE_FILE, STATS_FILE
 from a3c.system.files import whole_file
+from a3c.system.processes import give_way
 
 import numpy as np
 
@@ -228,7 +228,7 @@ def plot_runs(directories: list[Path]) -> Path:
 
 
 if __name__ == "__main__":
-    os.nice(19)  # the training comes first
+    give_way()  # the training comes first
     try:
         plot_runs([Path(sys.argv[1])])
     except UsageError as told:

@@ -7,6 +7,7 @@ is what ``start_program`` runs: it sees to its end first, and is the module's ``
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import runpy
@@ -14,8 +15,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 # The numerical libraries' threads, in the environment of a program that works on one core.
+_LOWEST = 19
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -50,6 +53,13 @@ def wait_or_kill(process: subprocess.Popen, timeout_s: float) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def give_way() -> None:
+    """Take the lowest priority; also where the kernel shares cores among sessions, whose processes it then weighs."""
+    os.nice(_LOWEST)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(_LOWEST))  # sched(7), the autogroup feature
 
 
 def die_with_parent(parent_pid: int) -> None:

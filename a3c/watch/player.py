@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from a3c.errors import UsageError
-from a3c.playing.episode import ChooseActions, Policy, Step, greedy_actions, play_episode
+from a3c.playing.episode import ChooseActions, Policy, Step, greedy_actions, play_episode, sampled_actions
 from a3c.playing.progress import tell
 from a3c.seeds import Purpose, Seeds
 from a3c.system.machine import quiet_stderr
@@ -74,7 +74,7 @@ def show(
         seed: of the games and the random actions.
         about: what else each message says.
         check_stop: called between steps; what it raises ends the show.
-        every_steps: how many steps there are from one that is shown to the next.
+        every_steps: how many steps there are from one that is shown to the next; an episode's last is shown, too.
         choose: makes actions of the policy's probabilities.
     """
     seeds, pace, frames = Seeds(seed, Purpose.WATCH), Pace(), 0
@@ -89,7 +89,7 @@ def show(
                 check_stop()
                 score, frames = score + step.reward, frames + step.emulator_frames
                 pace.wait(step.emulator_frames)
-                if number % every_steps:
+                if number % every_steps and not step.over:
                     continue
                 told = {"episode": episode, "step": number, "score": score, "frames": frames, "actions": actions}
                 broadcast.publish(encode(game.render(), step, told | about()))
@@ -194,6 +194,7 @@ def watch_training(listener: socket.socket, model_path: str, env_id: str, seed: 
             seed,
             lambda: {"env": env_id, **policy.about()},
             every_steps=_TRAINING_EVERY_STEPS,
+            choose=sampled_actions,  # as the training does, whose score is told beside it
         ):
             pass
 
@@ -203,7 +204,7 @@ def _main(descriptor: str, model_path: str, env_id: str, seed: str) -> None:
     with quiet_stderr():
         from a3c.weights import file_policy  # noqa: F401  takes seconds, which would be minutes at the lowest priority
     os.nice(_NICENESS)  # of this thread, and of all that it starts from here on
-    with contextlib.suppress(OSError):  # it then takes what the training leaves, and never interrupts it
+    with contextlib.suppress(OSError):  # it then never interrupts the training, where sessions share no cores
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     watch_training(socket.socket(fileno=int(descriptor)), model_path, env_id, int(seed))
 

@@ -38,6 +38,7 @@ _MAX_CONNECTIONS = 2 * _MAX_CLIENTS  # each has a thread
 _VISIT_S = 10.0  # that a connection may take to ask and be answered; a client's stays
 _ROOM_TIMEOUT_S = 0.5
 _WAITING_MESSAGES = 4  # of a client that is slow: then the oldest are dropped
+_UNSENT_BYTES = 1 << 16  # that the system holds for a client: what is there is as late as it takes to send it
 _SILENCE_S = 5.0  # after which a client is sent a comment, to find out whether it is still there
 _SEND_TIMEOUT_S = 30.0
 _SHUTDOWN_POLL_S, _SHUTDOWN_TIMEOUT_S = 0.1, 5.0
@@ -111,7 +112,9 @@ def listen(port: int) -> socket.socket:
         UsageError: it is taken, or not ours to take.
     """
     try:
-        return socket.create_server((HOST, port))
+        listener = socket.create_server((HOST, port))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNSENT_BYTES)  # its connections inherit it
+        return listener
     except OSError as error:
         other = port + 1 if 1024 <= port < 65535 else 8080
         reason = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror
@@ -164,6 +167,9 @@ class _PageServer(ThreadedWSGIServer):
             super().process_request_thread(request, client_address)
         finally:
             self._forget(request)
+
+    def handle_error(self, *_):
+        """Say nothing of a request that is none: whoever connects could fill the terminal."""
 
     def _forget(self, connection: socket.socket) -> None:
         del self._since_s[connection]

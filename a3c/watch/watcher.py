@@ -30,10 +30,13 @@ class Watcher(Callback):
         descriptor = self._listener.fileno()
         arguments = (descriptor, self._model_path.resolve(), self._env_id, self._seed)
         with self._listener:
-            self._process = start_program(
-                "a3c.watch.player", *arguments, pass_fds=[descriptor], env={**ONE_THREAD, "CUDA_VISIBLE_DEVICES": ""}
-            )
-            logger.info(f"watch it at {address(self._listener)}")
+            environment = {**ONE_THREAD, "CUDA_VISIBLE_DEVICES": ""}
+            try:
+                self._process = start_program("a3c.watch.player", *arguments, pass_fds=[descriptor], env=environment)
+            except OSError as error:  # there may be no process more
+                logger.warn(f"the watcher cannot be started ({error.strerror}): training goes on without its page")
+            else:
+                logger.info(f"watch it at {address(self._listener)}")
 
     def _trigger_epoch(self):
         if self._process is not None and self._process.poll() is not None:

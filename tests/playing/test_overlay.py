@@ -18,7 +18,7 @@ FRAME = RNG.integers(0, 256, (210, 160, 3), np.uint8)
 
 
 def step(policy=(0.1, 0.2, 0.3, 0.4), value=0.5, action=3) -> Step:
-    return Step(0.0, 3, np.zeros(STATE_SHAPE, np.uint8), np.array(policy, np.float32), value, action)
+    return Step(0.0, 3, np.zeros(STATE_SHAPE, np.uint8), np.array(policy, np.float32), value, action, False)
 
 
 def panel(picture: np.ndarray) -> np.ndarray:

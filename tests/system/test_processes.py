@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 from a3c.system.processes import ONE_THREAD, start_program
 
@@ -128,3 +129,12 @@ def test_a_parent_that_is_already_gone():
     code = "import os; from a3c.system.processes import die_with_parent; die_with_parent(os.getpid()); print('alive')"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, env=ours(), timeout=30)
     assert (ended.returncode, ended.stdout, ended.stderr) == (1, b"", b"")
+
+
+def test_who_gives_way_does_so_also_among_sessions(program):
+    code = "import os; from a3c.system.processes import give_way; give_way(); print(os.getpriority(os.PRIO_PROCESS, 0))"
+    if (shared := Path("/proc/self/autogroup")).exists():
+        code += f"; print(open({str(shared)!r}).read().split()[-1])"
+    process = start_program(program(code), stdout=subprocess.PIPE, text=True)
+    with process:
+        assert set(process.stdout.read().split()) == {"19"}

@@ -10,7 +10,7 @@ import time
 from typing import ClassVar
 from unittest.mock import Mock
 
-from a3c.playing.episode import greedy_actions
+from a3c.playing.episode import greedy_actions, sampled_actions
 from a3c.watch import player as play_module
 from a3c.watch import server as server_module
 from a3c.watch.player import NewestPolicy, Pace, show
@@ -115,12 +115,14 @@ def fast(monkeypatch):
     monkeypatch.setattr(server_module, "_WAITING_MESSAGES", 10_000)
 
 
-def test_of_every_so_many_steps_one_is_told_and_no_reward_is_lost(page, fast):
-    player = Player(page, every_steps=3)
-    told = read(page.port, EPISODE_STEPS // 3 + 2)
+@pytest.mark.parametrize("every_steps", [3, 4])  # an episode's steps are a multiple of one of them
+def test_of_every_so_many_steps_one_is_told_and_no_reward_is_lost(every_steps, page, fast):
+    player = Player(page, every_steps=every_steps)
+    steps = sorted({*range(0, EPISODE_STEPS + 1, every_steps), EPISODE_STEPS})
+    told = read(page.port, len(steps) + 1)
     player.stop()
     *first, next_episode = told
-    assert [message["step"] for message in first] == list(range(0, EPISODE_STEPS + 1, 3))
+    assert [message["step"] for message in first] == steps
     assert [message["score"] for message in first] == [2.0 * message["step"] for message in first]
     assert (next_episode["episode"], next_episode["step"]) == (2, 0)
     assert len(player.policy.states) >= EPISODE_STEPS
@@ -246,7 +248,8 @@ def test_the_newest_weights_play(tmp_path):
 
 
 def test_the_page_waits_for_the_first_weights(tmp_path, monkeypatch):
-    def show_once(make_game, policy, broadcast, seed, about, every_steps):
+    def show_once(make_game, policy, broadcast, seed, about, every_steps, choose):
+        assert choose is sampled_actions
         broadcast.publish(json.dumps({"seed": seed, "every_steps": every_steps, **about()}).encode())
         return iter(())
 

@@ -98,6 +98,33 @@ def test_it_can_only_be_read(page, method):
         assert headers["Allow"] == "GET"
 
 
+def test_what_is_no_request_is_not_told(page, capfd):
+    for _ in range(2):
+        with socket.create_connection(("127.0.0.1", page.port), timeout=10) as odd:
+            odd.sendall(b"GET http://[ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            with contextlib.suppress(ConnectionResetError):
+                while odd.recv(1000):
+                    pass
+    assert get(page.port)[0] == 200
+    assert capfd.readouterr() == ("", "")
+
+
+def test_little_waits_in_the_system_for_a_slow_client(page):
+    """What waits there is late by the time that it takes to send it."""
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(("127.0.0.1", page.port))
+        slow.sendall(b"GET /events HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        wait_until(lambda: page.broadcast._clients)
+        (waiting,) = page.broadcast._clients.values()
+        sent = 0
+        while len(waiting) < server_module._WAITING_MESSAGES and sent < 200:
+            page.broadcast.publish(numbered(0, 10_000))
+            sent += 1
+            time.sleep(0.02)
+    assert sent < 50
+
+
 def test_only_this_machine_can_connect(page):
     assert page._server.socket.getsockname()[0] == "127.0.0.1"
 

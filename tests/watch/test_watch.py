@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 
 from a3c.watch import player as play_module
+from a3c.watch import watcher as watcher_module
 from a3c.watch.server import listen
 from bench import browser
 from bench.command_line import SHORT, Run, run, start
@@ -100,6 +101,23 @@ def test_a_training_shows_the_game_and_goes_on_without_its_page(tmp_path):
         training.finish()
     assert training.process.returncode == 130
     assert training.wait_all_gone(3)
+
+
+def test_a_training_goes_on_without_its_page_if_no_process_can_be_started(monkeypatch):
+    def refuse(*_, **__):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    warnings = []
+    monkeypatch.setattr(watcher_module, "start_program", refuse)
+    monkeypatch.setattr(watcher_module.logger, "warn", warnings.append)
+    listener = listen(0)
+    watcher = watcher_module.Watcher(listener, Path("Pong-v0.npz"), "Pong-v0", 0)
+    for call in (watcher._before_train, watcher._trigger_epoch, watcher._after_train):
+        call()
+    assert warnings == [
+        "the watcher cannot be started (Resource temporarily unavailable): training goes on without its page"
+    ]
+    assert listener.fileno() == -1
 
 
 def test_nobody_is_left_when_a_watched_learner_is_killed(tmp_path):
