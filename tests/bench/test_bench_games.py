@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from a3c.weights.checkpoints import saved_steps
 from bench import games
-from bench.command_line import SHORT
+from bench.command_line import SHORT, begin_session
 from bench.games import score
 
 import numpy as np
@@ -57,12 +58,16 @@ def test_a_training_is_saved_whether_it_hears_the_signal_too_or_not(send, monkey
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
     code = OWNER if send is os.killpg else OWNER.replace("\n\n", "\nimport bench.command_line as c; c._STOP_S = 1\n\n")
     owner = subprocess.Popen([sys.executable, "-c", code, FAKE_TRAINING], stdout=subprocess.PIPE, text=True,
-                             stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
-    with owner:
+                             stderr=subprocess.DEVNULL, start_new_session=True,
+                             preexec_fn=begin_session)  # fmt: skip
+    try:
         assert owner.stdout.readline() == "begun\n"
         send(owner.pid, signal.SIGINT)
-        assert owner.stdout.read() == "saved\n"
-    assert owner.returncode != 0
+        assert owner.communicate(timeout=30)[0] == "saved\n"
+        assert owner.returncode != 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(owner.pid, signal.SIGKILL)
 
 
 @pytest.mark.long
