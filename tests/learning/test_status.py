@@ -144,7 +144,7 @@ def run_on_terminal(output, columns: int) -> str:
     """What a short training shows on a terminal so wide."""
     terminal, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    run = start(*SHORT, "--steps-per-epoch", "16", "--max-epoch", "2", "--output", str(output), stderr=theirs)
+    run = start(*SHORT, "--steps-per-epoch", "128", "--max-epoch", "2", "--output", str(output), stderr=theirs)
     os.close(theirs)
     shown = bytearray()
     try:
