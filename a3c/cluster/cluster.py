@@ -121,7 +121,7 @@ class Cluster:
             raise UsageError(joined["error"])
         facts = joined["joined"]
         self.hosts, self.host_cores, self.round_trip_s = facts["hosts"], facts["host_cores"], facts["round_trip_s"]
-        self._listen = config.listen or facts["ip"]
+        self._nodes, self._listen = facts["nodes"], config.listen or facts["ip"]
 
     @property
     def cores(self) -> int:
@@ -150,8 +150,8 @@ class Cluster:
 
     def on_each_node(self, function: str, *args, timeout_s: float) -> list[dict]:
         """Call ``module:function`` of ours on each node; what ``ray_api.Joined.on_each_node`` returns."""
-        nodes_s = timeout_s * self.hosts + _JOIN_TIMEOUT_S
-        return self._ask({"run": function, "args": args, "timeout_s": timeout_s}, nodes_s)
+        most_s = timeout_s * self._nodes + _JOIN_TIMEOUT_S  # one after the other
+        return self._ask({"run": function, "args": args, "timeout_s": timeout_s}, most_s)
 
     def network(self) -> Network:
         """Where the hosts of the simulators with fixed hosts stand, and what came from them; any thread may ask."""

@@ -165,8 +165,10 @@ class Joined:
 
     def facts(self) -> dict:
         """What the learner is told; the round trip, in seconds, is that to the farthest node."""
-        trips = [trip for trip in map(round_trip_s, map(_address, _nodes())) if trip is not None]
+        nodes = _nodes()
+        trips = [trip for trip in map(round_trip_s, map(_address, nodes)) if trip is not None]
         return {
+            "nodes": len(nodes),
             "hosts": self.hosts,
             "host_cores": self.host_cores,
             "ip": self.ip,
