@@ -40,7 +40,7 @@ stop.defer()
 print("begun", flush=True)
 while stop.signal is None:
     time.sleep(0.01)
-time.sleep(0.5)
+time.sleep(0.5)  # it saves: a second signal would end it meanwhile
 print("saved", flush=True)
 """
 OWNER = """
